@@ -1,0 +1,22 @@
+//! Backstop schedules, watches and proves database backups.
+//!
+//! ```text
+//! backstop.toml ─▶ policy ─▶ schedule ─▶ job ─▶ engine ─▶ catalog
+//!    (say)         (check)    (decide)   (do)    (do)      (remember)
+//!                                ▲                             │
+//!                                └── history: the only feedback┤
+//!                                                              ├─▶ retention ─▶ expire
+//!                                                              ├─▶ recovery  ─▶ test restore ─▶ proof
+//!                                                              └─▶ objective ─▶ status, alarms
+//! ```
+//!
+//! Say → decide → do → remember → compose → enter. A module uses only its own group and the groups above it.
+//! Deciding is pure: policy, history and `now` go in, a plan with reasons comes out. Doing runs a plan and returns
+//! facts. Remembering writes facts. The daemon, the command line and a start after a crash take the same path.
+
+// The ground: time, nouns, errors.
+pub mod clock;
+pub mod cron;
+pub mod error;
+pub mod human;
+pub mod record;

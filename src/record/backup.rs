@@ -1,0 +1,122 @@
+//! A backup: an artifact that can be restored, and what is known of it.
+//!
+//! A newcomer would count every row as a backup; only one that [`Backup::is_good`] is one.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::{DatabaseName, RepoKey, words};
+
+words! {
+    /// The tool family that makes a database's backups.
+    EngineKind {
+        /// Physical PostgreSQL backups with WAL, by pgBackRest.
+        PgBackRest = "pgbackrest",
+    }
+}
+
+words! {
+    /// How much a backup copies. A diff needs its full, an incr the chain before it.
+    BackupType {
+        /// Everything.
+        Full = "full",
+        /// What changed since the last full.
+        Diff = "diff",
+        /// What changed since the last backup of any type.
+        Incr = "incr",
+    }
+}
+
+words! {
+    /// What we know of a backup.
+    BackupStatus {
+        /// Complete, and nothing speaks against it.
+        Good = "good",
+        /// The tool found page checksum errors while it copied.
+        Damaged = "damaged",
+        /// WAL between its start and its stop is missing from the archive: it cannot be made consistent.
+        Unrestorable = "unrestorable",
+        /// The catalog knows it, the repository does not.
+        Lost = "lost",
+        /// Retention ended it.
+        Expired = "expired",
+    }
+}
+
+/// A backup: an artifact that can be restored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Backup {
+    /// Our identity of it: `backup-YYYYMMDD-HHMMSS[-label]`, or `foreign-LABEL` when others made it.
+    pub id: String,
+    /// The database.
+    pub database: DatabaseName,
+    /// The database's environment when it was made.
+    pub environment: String,
+    /// The tool family that made it.
+    pub engine: EngineKind,
+    /// The type as read back from the tool.
+    pub backup_type: BackupType,
+    /// The type that was asked for.
+    pub requested_type: BackupType,
+    /// The tool's own name for it.
+    pub label: String,
+    /// The repository it lies in.
+    pub repo: RepoKey,
+    /// The PostgreSQL cluster it is of, as text because it exceeds 2^53.
+    pub system_id: String,
+    /// PostgreSQL's major version, e.g. `15`.
+    pub server_version: String,
+    /// The tool's version.
+    pub tool_version: String,
+    /// The name a person gave it.
+    pub name: Option<String>,
+    /// Why it was made.
+    pub reason: Option<String>,
+    /// Free words.
+    pub tags: Vec<String>,
+    /// The `run-id` annotation, by which a run is found again.
+    pub run_uuid: Option<String>,
+    /// When the tool began, by the database host's clock.
+    pub started_at: DateTime<Utc>,
+    /// When it stopped; recovery to any moment after this is possible while WAL follows.
+    pub stopped_at: DateTime<Utc>,
+    /// Size of the database, bytes.
+    pub size: u64,
+    /// Bytes that this backup copied from the database.
+    pub delta: u64,
+    /// Bytes in the repository that this backup added, where the tool says.
+    pub repo_delta: Option<u64>,
+    /// Bytes in the repository with all that it depends on, where the tool says.
+    pub repo_size: Option<u64>,
+    /// The label it builds on.
+    pub prior: Option<String>,
+    /// All labels that it needs.
+    pub references: Vec<String>,
+    /// First WAL segment needed to make it consistent; none after `--no-archive-check`.
+    pub wal_start: Option<String>,
+    /// Last WAL segment needed to make it consistent.
+    pub wal_stop: Option<String>,
+    /// LSN at which it stopped.
+    pub lsn_stop: Option<String>,
+    /// Page checksum errors: none = not checked.
+    pub page_errors: Option<bool>,
+    /// What we know of it.
+    pub status: BackupStatus,
+    /// Why it was ended, when it was.
+    pub expired_reason: Option<String>,
+    /// When it was ended.
+    pub expired_at: Option<DateTime<Utc>>,
+    /// Kept until released, and why.
+    pub held: Option<String>,
+    /// When a test restore last proved it.
+    pub proven_at: Option<DateTime<Utc>>,
+    /// Who asked for it.
+    pub created_by: String,
+}
+
+impl Backup {
+    /// Whether it counts as a backup: complete, undamaged, still there.
+    pub fn is_good(&self) -> bool {
+        self.status == BackupStatus::Good
+    }
+}
