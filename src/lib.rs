@@ -20,3 +20,6 @@ pub mod cron;
 pub mod error;
 pub mod human;
 pub mod record;
+
+// Say.
+pub mod policy;
