@@ -23,3 +23,9 @@ pub mod record;
 
 // Say.
 pub mod policy;
+
+// Decide.
+pub mod objective;
+pub mod recovery;
+pub mod retention;
+pub mod schedule;
