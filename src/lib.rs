@@ -29,3 +29,10 @@ pub mod objective;
 pub mod recovery;
 pub mod retention;
 pub mod schedule;
+
+// Do.
+pub mod engine;
+pub mod lock;
+pub mod postgres;
+pub mod process;
+pub mod sandbox;

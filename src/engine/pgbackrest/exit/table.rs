@@ -1,0 +1,98 @@
+//! Every exit code of pgBackRest, as `error.yaml` of 2.45 and 2.59 has them, with what they mean for us.
+//!
+//! A newcomer would add a rule here that looks at the message; the table knows numbers only, `exit.rs` reads messages.
+
+use super::Code;
+use crate::{
+    error::ExitCode::{
+        self, Busy, Configuration, Connection, Defect as Broken, Interrupted, NoSpace, RestoreFailed, Storage,
+        ToolNotFound, VerificationFailed,
+    },
+    record::ErrorClass::{self, Busy as Locked, Config, Defect, Integrity, Space, Stopped, Transient},
+};
+
+/// The table, in the order of the numbers.
+#[rustfmt::skip]
+pub(super) const TABLE: &[Code] = &[
+    row(25, "assert", Defect, Broken, "an internal check failed", "Update pgBackRest; if it stays, report it to its developers with the log."),
+    row(26, "checksum", Integrity, VerificationFailed, "a checksum does not match", "Check the repository's disk and the kernel's log, then make a new full backup."),
+    row(27, "config", Config, Configuration, "the configuration cannot be read", "Correct the configuration file of pgBackRest."),
+    row(28, "file-invalid", Config, Configuration, "a file does not belong here", "Check that the stanza, `pg1-path` and the repository belong to this cluster."),
+    row(29, "format", Config, Configuration, "a file has an unexpected format", "Check the repository's passphrase (`repoN-cipher-pass`) first; if it is right, the file named in the message is damaged."),
+    row(30, "command-required", Defect, Broken, "no command was given", "Report this defect of Backstop."),
+    row(31, "option-invalid", Config, Configuration, "an option is not allowed", "Take the option named in the message out of pgBackRest's configuration, or update pgBackRest."),
+    row(32, "option-invalid-value", Config, Configuration, "an option has an impossible value", "Correct the value named in the message in pgBackRest's configuration."),
+    row(37, "option-required", Config, Configuration, "a required option is missing", "Set the option named in the message; for a passphrase or key, name its file under `secrets` or in pgBackRest's configuration."),
+    row(38, "pg-running", Config, RestoreFailed, "PostgreSQL is running in the target directory", "Stop the server that runs in the target directory, or restore elsewhere."),
+    row(39, "protocol", Transient, Storage, "the connection to a pgBackRest process broke", "Check the connection to the repository host and that both sides have the same version."),
+    row(40, "path-not-empty", Config, Configuration, "the target directory is not empty", "Empty the directory named in the message."),
+    row(41, "file-open", Config, Storage, "a file cannot be opened", "Check owner and permissions of the file named in the message."),
+    row(42, "file-read", Integrity, Storage, "a file cannot be read", "Check the disk below the file named in the message, and the kernel's log."),
+    row(43, "param-required", Defect, Broken, "a parameter is missing", "Report this defect of Backstop."),
+    row(44, "archive-mismatch", Config, Configuration, "the archive belongs to another cluster", "After an upgrade of PostgreSQL run `pgbackrest stanza-upgrade`; otherwise give this cluster a stanza of its own."),
+    row(45, "archive-duplicate", Integrity, Storage, "the archive has this segment with other content", "Two servers archive into one stanza: find the other one and stop its archiving."),
+    row(46, "version-not-supported", Config, ToolNotFound, "this version of PostgreSQL is not supported", "Update pgBackRest."),
+    row(47, "path-create", Config, Storage, "a directory cannot be created", "Check owner and permissions of the parent of the directory named in the message."),
+    row(48, "command-invalid", Config, ToolNotFound, "this pgBackRest does not know the command", "Update pgBackRest."),
+    row(49, "host-connect", Transient, Storage, "the repository host or storage cannot be reached", "Check network, name resolution and the service on the repository's side."),
+    row(50, "lock-acquire", Locked, Busy, "another pgBackRest command holds the lock", "Wait for the other command; nothing needs to be done."),
+    row(51, "backup-mismatch", Config, Configuration, "the repository belongs to another cluster", "After an upgrade of PostgreSQL run `pgbackrest stanza-upgrade`; otherwise check `pg1-path` and the stanza."),
+    row(52, "file-sync", Space, Storage, "a file cannot be made durable", "Check the disk below the repository, and the kernel's log."),
+    row(53, "path-open", Config, Storage, "a directory cannot be opened", "Check that the directory named in the message exists and that this user may read it."),
+    row(54, "path-sync", Space, Storage, "a directory cannot be made durable", "Check the disk below the repository, and the kernel's log."),
+    row(55, "file-missing", Integrity, Storage, "a file is missing", "If this stanza is new, create it; otherwise the repository has lost a file: make a new full backup."),
+    row(56, "db-connect", Transient, Connection, "PostgreSQL cannot be reached", "Check that PostgreSQL is running and that `pg1-path`, `pg1-port` and `pg1-socket-path` of the stanza are right."),
+    row(57, "db-query", Transient, Connection, "a query failed, or the session was lost", "Check PostgreSQL's log: it was stopped, crashed, or the session was ended while the backup ran."),
+    row(58, "db-mismatch", Config, Configuration, "the database is not the one that was expected", "Check `pg1-path` and `pg1-port`: they name different clusters."),
+    row(60, "file-remove", Config, Storage, "a file cannot be removed", "Check owner and permissions of the file named in the message."),
+    row(61, "path-remove", Config, Storage, "a directory cannot be removed", "Check owner and permissions of the directory named in the message, and that no other pgBackRest works on it."),
+    row(62, "stop", Stopped, Interrupted, "somebody stopped this stanza", "Run `pgbackrest start` (with the stanza's configuration) when the work on it is over; until then WAL piles up."),
+    row(63, "term", Stopped, Interrupted, "it was told to end", "Nothing needs to be done if this was on purpose; it is made up for at the next run."),
+    row(64, "file-write", Space, NoSpace, "a file cannot be written", "Free some space on the file system named in the message, then run `backstop expire`; at 100 % even that cannot work."),
+    row(67, "feature-not-supported", Config, ToolNotFound, "the feature is not supported", "Take the feature named in the message out of the configuration, or update pgBackRest."),
+    row(68, "archive-command-invalid", Config, Configuration, "`archive_command` does not call pgBackRest", "Set `archive_command = 'pgbackrest --stanza=… archive-push %p'` and reload PostgreSQL."),
+    row(69, "link-expected", Config, Configuration, "a link was expected", "Check the link named in the message."),
+    row(70, "link-destination", Config, Configuration, "a link leads to where it may not", "Check the link or tablespace named in the message."),
+    row(72, "host-invalid", Config, Configuration, "the command must run on another host", "Run Backstop where the repository is, or correct `repoN-host` and `pgN-host`."),
+    row(73, "path-missing", Config, Storage, "a directory is missing", "Check that the file system of the directory named in the message is mounted."),
+    row(74, "file-move", Space, Storage, "a file cannot be moved", "Check the disk below the repository, and the kernel's log."),
+    row(75, "backup-set-invalid", Integrity, Storage, "there is no such backup", "Look at `backstop list`; if backups are missing there too, make a full one."),
+    row(76, "tablespace-map", Config, RestoreFailed, "a tablespace cannot be mapped", "Correct `tablespace-map` in pgBackRest's configuration."),
+    row(78, "link-map", Config, RestoreFailed, "a link cannot be mapped", "Correct `link-map` in pgBackRest's configuration."),
+    row(79, "file-close", Space, Storage, "a file cannot be closed", "Check the disk below the file named in the message."),
+    row(80, "db-missing", Config, RestoreFailed, "there is no such database in the backup", "Choose a database that the backup holds."),
+    row(81, "db-invalid", Config, Configuration, "the database cannot be chosen", "Choose another database."),
+    row(82, "archive-timeout", Integrity, Storage, "WAL is not archived", "Archiving is broken: look at PostgreSQL's log for the output of `archive_command`, and at `backstop wal`."),
+    row(83, "file-mode", Config, Storage, "a file has the wrong permissions", "Correct the permissions of the file named in the message."),
+    row(87, "archive-disabled", Config, Configuration, "archiving is off in PostgreSQL", "Set `archive_mode = on` and restart PostgreSQL."),
+    row(88, "file-owner", Config, Storage, "a file has the wrong owner", "Correct the owner of the file named in the message; pgBackRest and PostgreSQL should run as the same user."),
+    row(89, "user-missing", Config, Configuration, "the user does not exist", "Create the user named in the message."),
+    row(93, "file-exists", Config, Storage, "a file exists already", "Remove the file named in the message."),
+    row(94, "memory", Transient, NoSpace, "memory is short", "Free memory, or lower `process-max` and `buffer-size`."),
+    row(95, "crypto", Config, Configuration, "encryption failed", "Check the repository's passphrase (`repoN-cipher-pass`)."),
+    row(96, "param-invalid", Defect, Broken, "a parameter is wrong", "Report this defect of Backstop."),
+    row(97, "path-close", Transient, Storage, "a directory cannot be closed", "Check the disk below the repository, and the kernel's log."),
+    row(98, "file-info", Config, Storage, "a file cannot be examined", "Check owner and permissions of the file named in the message."),
+    row(99, "json-format", Integrity, Storage, "a file in the repository is damaged", "Check the repository's disk and make a new full backup."),
+    row(100, "kernel", Transient, Storage, "the system refused something", "Look at the kernel's log and at the limits of this user."),
+    row(101, "service", Transient, Connection, "a service failed, or the session with PostgreSQL was lost", "Check PostgreSQL's log: the session may have been ended while the backup ran."),
+    row(102, "execute", Config, ToolNotFound, "a program could not be run", "Check `cmd-ssh` and the pgBackRest command on the other host."),
+    row(103, "repo-invalid", Config, Storage, "no repository can be used", "Check with `pgbackrest info` which repository fails; the cluster may not be the one the stanza was made for."),
+    row(104, "command", Transient, Storage, "one or more errors happened", "Read the errors in the run's log."),
+    row(105, "access", Config, Storage, "access was denied", "Check the credentials of the repository, and `tls-server-auth` on its host."),
+    row(106, "clock", Config, Configuration, "the new backup would not be later than the last one", "Check the host's clock and `label_timezone`; after a repository was edited by hand, make a full backup."),
+    row(122, "runtime", Defect, Broken, "it failed while running", "Read the run's log; if it stays, report it to pgBackRest's developers."),
+    row(124, "unhandled", Defect, Broken, "it failed unexpectedly", "Read the run's log; a closed output or a full disk below it is the usual cause."),
+    row(125, "unknown", Defect, Broken, "it failed for a reason it does not know", "Read the run's log; if it stays, report it to pgBackRest's developers."),
+];
+
+const fn row(
+    number: u16,
+    name: &'static str,
+    class: ErrorClass,
+    exit: ExitCode,
+    meaning: &'static str,
+    remedy: &'static str,
+) -> Code {
+    Code { number, name, class, exit, meaning, remedy }
+}
