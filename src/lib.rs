@@ -36,3 +36,6 @@ pub mod lock;
 pub mod postgres;
 pub mod process;
 pub mod sandbox;
+
+// Remember.
+pub mod catalog;
