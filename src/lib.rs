@@ -39,3 +39,9 @@ pub mod sandbox;
 
 // Remember.
 pub mod catalog;
+
+// Compose.
+pub mod diagnose;
+pub mod job;
+pub mod report;
+pub mod settle;

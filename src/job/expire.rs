@@ -1,0 +1,255 @@
+//! Retention carried out: our planner decides, pgBackRest's `expire` removes, then what is left is compared.
+//!
+//! Nothing goes while the server is another cluster than the repository's, or when a person was asked and agreed to
+//! less. The parts: `planned.rs` carries out our plan, `native.rs` pgBackRest's own retention, `intent.rs` remembers
+//! what is about to go, so that a crash between the tool and the catalog leaves no riddle.
+//!
+//! A newcomer would plan again after the person said yes; then what goes is not what was shown.
+
+mod intent;
+mod native;
+mod planned;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::{Context, Done, backup, catalog_failure, sync};
+use crate::{
+    catalog::Catalog,
+    engine::pgbackrest::{PgBackRest, info::Stanza},
+    error::ExitCode,
+    policy::{Database, ExpireBy},
+    process::Stop,
+    record::{Backup, DatabaseName, ErrorClass, Failure, RepoKey},
+    retention::{Decision, Plan, plan},
+};
+
+/// What retention would do to one repository of a database now.
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    /// The database.
+    pub database: DatabaseName,
+    /// The repository.
+    pub repo: RepoKey,
+    /// What is kept and what goes, each with its reasons.
+    pub plan: Plan,
+    /// The WAL that goes where pgBackRest's own retention decides; ours takes only what no backup needs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wal: Vec<String>,
+    /// The backups it is about.
+    #[serde(skip)]
+    backups: Vec<Backup>,
+}
+
+impl Preview {
+    /// The decisions beside their backups, newest first.
+    pub fn rows(&self) -> impl Iterator<Item = (&Decision, &Backup)> {
+        let backup = |decision: &Decision| self.backups.iter().find(|backup| backup.id == decision.backup_id);
+        self.plan.decisions.iter().filter_map(move |decision| Some((decision, backup(decision)?)))
+    }
+
+    /// Whether nothing would go.
+    pub fn is_empty(&self) -> bool {
+        self.wal.is_empty() && self.plan.decisions.iter().all(|decision| decision.keep)
+    }
+
+    /// The labels that would go.
+    pub fn going(&self) -> BTreeSet<String> {
+        self.plan.expire().into_iter().map(|decision| decision.label.clone()).collect()
+    }
+
+    /// What goes, in the order of doing it.
+    fn ending(&self) -> Vec<(&Decision, &Backup)> {
+        self.rows().filter(|(decision, _)| !decision.keep).collect()
+    }
+}
+
+/// Plans without doing anything. What the repository holds is asked now; what we know of it (holds, proofs, verdicts)
+/// is the catalog's.
+///
+/// # Errors
+/// When the repository or the catalog cannot be read.
+pub async fn preview(
+    database: &Database,
+    repo: RepoKey,
+    catalog: &Catalog,
+    now: DateTime<Utc>,
+    stop: &Stop,
+) -> Result<Preview, Failure> {
+    let seen = look(database, repo, stop).await?;
+    plan_for(database, repo, &seen, catalog, now, stop).await
+}
+
+/// Plans after the catalog was brought in line: what a run would do now. The caller holds the database's lock.
+///
+/// # Errors
+/// When the repository cannot be read, or the catalog cannot be read or written.
+pub async fn prepare(
+    database: &Database,
+    repo: RepoKey,
+    catalog: &Catalog,
+    now: DateTime<Utc>,
+    stop: &Stop,
+) -> Result<Preview, Failure> {
+    let seen = look(database, repo, stop).await?;
+    sync::remember(catalog, database, &seen).await.map_err(catalog_failure)?;
+    plan_for(database, repo, &seen, catalog, now, stop).await
+}
+
+pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
+    may_delete(context).await?;
+    let (database, repo) = (context.database(), context.repo());
+    let tool = PgBackRest::of(database).map_err(sync::secret_failure)?;
+    let seen = look(database, repo, &context.stop).await?;
+    backup::same_cluster(database, repo, &seen).await?;
+    sync::remember(&context.catalog, database, &seen).await.map_err(catalog_failure)?;
+    let preview = plan_for(database, repo, &seen, &context.catalog, context.now(), &context.stop).await?;
+    agreed(&preview.going(), context.confirmed.as_ref())?;
+    match database.pgbackrest.expire_by {
+        ExpireBy::Backstop => planned::run(context, &tool, &preview).await,
+        ExpireBy::PgBackRest => native::run(context, &tool, &preview).await,
+    }
+}
+
+/// What the repositories hold, as long as this one could be read: an unreadable one looks like one without backups.
+async fn look(database: &Database, repo: RepoKey, stop: &Stop) -> Result<sync::Seen, Failure> {
+    let seen = sync::look(database, stop).await?;
+    seen.trouble(repo).map_or(Ok(seen), Err)
+}
+
+async fn plan_for(
+    database: &Database,
+    repo: RepoKey,
+    seen: &sync::Seen,
+    catalog: &Catalog,
+    now: DateTime<Utc>,
+    stop: &Stop,
+) -> Result<Preview, Failure> {
+    let known = catalog.backups(&database.name).await.map_err(catalog_failure)?;
+    let listed = |of: fn(&Stanza, RepoKey, &Database) -> Vec<Backup>| {
+        let listed = seen.stanza.as_ref().map(|stanza| of(stanza, repo, database)).unwrap_or_default();
+        listed.into_iter().map(|backup| with_our_knowledge(backup, &known)).collect::<Vec<_>>()
+    };
+    let (backups, (plan, wal)) = match database.pgbackrest.expire_by {
+        ExpireBy::Backstop => {
+            let backups = listed(Stanza::backups);
+            let plan = plan(&backups, &database.retention, now, &BTreeMap::new());
+            (backups, (plan, Vec::new()))
+        }
+        // Its retention counts the backups of former clusters as well.
+        ExpireBy::PgBackRest => {
+            let mut backups = listed(|stanza, repo, database| {
+                stanza.all_backups(database).into_iter().filter(|backup| backup.repo == repo).collect()
+            });
+            backups.sort_by_key(|backup| std::cmp::Reverse(backup.stopped_at));
+            let tool = PgBackRest::of(database).map_err(sync::secret_failure)?;
+            let plan = native::plan(&tool, repo, &backups, stop).await?;
+            (backups, plan)
+        }
+    };
+    Ok(Preview { database: database.name.clone(), repo, plan, wal, backups })
+}
+
+/// A backup as the repository tells it, with the holds, proofs and verdicts of the catalog.
+fn with_our_knowledge(backup: Backup, known: &[Backup]) -> Backup {
+    let ours = known
+        .iter()
+        .find(|old| old.repo == backup.repo && old.label == backup.label && old.system_id == backup.system_id);
+    ours.cloned().unwrap_or(backup)
+}
+
+async fn may_delete(context: &Context) -> Result<(), Failure> {
+    let recovery = context.catalog.recovery_mode().await.map_err(catalog_failure)?;
+    if let Some(mode) = recovery {
+        return Err(refused(
+            format!("nothing is deleted in recovery mode: {}", mode.why),
+            "Look at `backstop list`, then say `backstop catalog accept`.",
+        ));
+    }
+    match &context.frozen {
+        Some(why) => Err(refused(
+            format!("nothing is deleted: {why}"),
+            "Check the date and time synchronisation, then say `backstop catalog accept`.",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Where a person was asked, nothing else goes than what was shown; less may go.
+fn agreed(going: &BTreeSet<String>, confirmed: Option<&BTreeSet<String>>) -> Result<(), Failure> {
+    let Some(confirmed) = confirmed else { return Ok(()) };
+    let more: Vec<&str> = going.difference(confirmed).map(String::as_str).collect();
+    if more.is_empty() {
+        return Ok(());
+    }
+    Err(refused(
+        format!("the plan changed since it was shown: it would also end {}", more.join(", ")),
+        "Nothing was removed. Look at the new plan with `backstop expire --dry-run`.",
+    ))
+}
+
+/// Looks again: what should be gone is gone, what should be there is there.
+async fn compare(context: &Context, preview: &Preview) -> Result<(), Failure> {
+    let seen = look(context.database(), preview.repo, &context.stop).await?;
+    let wrong = differences(&preview.plan, &labels(&seen, preview.repo));
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure {
+        class: ErrorClass::Integrity,
+        exit: ExitCode::Storage,
+        message: format!("the repository differs from the plan after expiring: {}", wrong.join(", ")),
+        remedy: Some(
+            "Does another scheduler expire this stanza too? Look for cron entries and retention in pgbackrest.conf."
+                .to_owned(),
+        ),
+    })
+}
+
+fn differences(plan: &Plan, left: &BTreeSet<String>) -> Vec<String> {
+    let wrong = plan.decisions.iter().filter(|decision| decision.keep != left.contains(&decision.label));
+    wrong
+        .map(|decision| format!("{} {}", decision.label, if decision.keep { "is gone" } else { "is still there" }))
+        .collect()
+}
+
+fn labels(seen: &sync::Seen, repo: RepoKey) -> BTreeSet<String> {
+    seen.stanza.as_ref().map(|stanza| stanza.labels(repo)).unwrap_or_default()
+}
+
+fn refused(message: String, remedy: &str) -> Failure {
+    Failure { class: ErrorClass::Config, exit: ExitCode::Configuration, message, remedy: Some(remedy.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(labels: &[&str]) -> BTreeSet<String> {
+        labels.iter().map(|label| (*label).to_owned()).collect()
+    }
+
+    #[test]
+    fn nothing_goes_that_was_not_agreed_to_and_less_may_go() {
+        let refused = agreed(&set(&["A", "B", "C"]), Some(&set(&["B"]))).unwrap_err();
+        assert_eq!(refused.message, "the plan changed since it was shown: it would also end A, C");
+        assert_eq!(agreed(&set(&["A"]), Some(&set(&["A", "B"]))), Ok(()));
+        assert_eq!(agreed(&set(&["A"]), None), Ok(()), "the daemon's own plan needs nobody");
+    }
+
+    #[test]
+    fn what_is_left_is_compared_in_both_directions() {
+        let decision = |label: &str, keep| Decision {
+            backup_id: label.to_owned(),
+            label: label.to_owned(),
+            repo: 1,
+            keep,
+            reasons: Vec::new(),
+        };
+        let plan = Plan { decisions: vec![decision("A", true), decision("B", false)] };
+        assert_eq!(differences(&plan, &set(&["A", "foreign"])), [""; 0]);
+        assert_eq!(differences(&plan, &set(&["B"])), ["A is gone", "B is still there"]);
+    }
+}

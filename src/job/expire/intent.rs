@@ -1,0 +1,89 @@
+//! What is about to go is written down before the tool runs.
+//!
+//! A backup is marked expired, with its reason, and audited; then the tool removes it; then it is marked again. Killed
+//! in between, the next look finds it gone and knows why, or finds it there and takes the mark away. The second mark is
+//! for a look by others that began before the removal and saw the backup: it took the first one away.
+
+use tracing::{error, info};
+
+use super::{labels, look};
+use crate::{
+    clock,
+    error::chain,
+    job::{Context, catalog_failure},
+    process::Stop,
+    record::{Backup, BackupStatus, Failure},
+    retention::Decision,
+};
+
+type Ending<'a> = (&'a Decision, &'a Backup);
+
+/// Writes that these go now, and who wants it.
+pub(super) async fn write(context: &Context, ending: &[Ending<'_>]) -> Result<(), Failure> {
+    for (decision, backup) in ending {
+        mark(context, backup, BackupStatus::Expired, Some(&decision.reasons.join("; "))).await?;
+        audit(context, "expire", decision, &decision.reasons.join("; ")).await?;
+    }
+    Ok(())
+}
+
+/// Writes that these are gone.
+pub(super) async fn fulfil(context: &Context, ending: &[Ending<'_>]) -> Result<(), Failure> {
+    for (decision, backup) in ending {
+        mark(context, backup, BackupStatus::Expired, Some(&decision.reasons.join("; "))).await?;
+    }
+    Ok(())
+}
+
+/// Gives back their former status to those that are there after all.
+pub(super) async fn undo(context: &Context, ending: &[Ending<'_>]) -> Result<(), Failure> {
+    for (decision, backup) in ending {
+        mark(context, backup, backup.status, backup.expired_reason.as_deref()).await?;
+        audit(context, "expire_failed", decision, "it is still in the repository").await?;
+    }
+    Ok(())
+}
+
+/// After the tool failed: whatever the repository still lists did not go. Where it cannot be read, the marks stay, and
+/// the next look that can read it takes them away.
+pub(super) async fn take_back(context: &Context, ending: &[Ending<'_>]) {
+    let repo = context.repo();
+    // The wish to stop may be why the tool failed; this look is short and worth it.
+    let left = match look(context.database(), repo, &Stop::never()).await {
+        Ok(seen) => labels(&seen, repo),
+        Err(failure) => {
+            error!(run_id = context.run, error = %failure.message, "it cannot be told what `expire` left behind");
+            return;
+        }
+    };
+    let still_there: Vec<Ending<'_>> = ending.iter().filter(|(one, _)| left.contains(&one.label)).copied().collect();
+    if let Err(failure) = undo(context, &still_there).await {
+        error!(run_id = context.run, error = %failure.message, "what `expire` left behind cannot be recorded");
+    }
+}
+
+/// Says what became of a backup. One that the catalog does not know under this identity is left out.
+pub(super) async fn mark(
+    context: &Context,
+    backup: &Backup,
+    status: BackupStatus,
+    reason: Option<&str>,
+) -> Result<(), Failure> {
+    let row = context.catalog.backup(&backup.id).await.map_err(catalog_failure)?;
+    if row.is_none_or(|row| (row.repo, &row.label) != (backup.repo, &backup.label)) {
+        return Ok(());
+    }
+    let id = std::slice::from_ref(&backup.id);
+    context.catalog.mark_backups(id, status, reason, clock::now()).await.map_err(catalog_failure)
+}
+
+async fn audit(context: &Context, action: &str, decision: &Decision, detail: &str) -> Result<(), Failure> {
+    let object = format!("{} repo {} {}", context.database().name, decision.repo, decision.label);
+    let written = context.catalog.audit(&context.requested_by, action, &object, detail, clock::now()).await;
+    let head = written.map_err(|problem| {
+        error!(run_id = context.run, error = %chain(&problem), "the audit cannot be written");
+        catalog_failure(problem)
+    })?;
+    info!(run_id = context.run, job = %context.job(), label = %decision.label, audit = %head, "audit: {action}: {detail}");
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The ranges of time that a database can be recovered to: what the last WAL check proved, and what happened since.
+//!
+//! The windows of a check outlive what they describe: a backup that began one may have ended, its repository may have
+//! left the policy. So each is cut back to the backups that are good now. A backup that no check has judged yet proves
+//! one moment, its own stop. A newcomer would join ranges that touch; a hole in the archive lies between them.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    policy::Database,
+    record::{Backup, RepoKey, Window},
+};
+
+/// The ranges, the one that reaches furthest first.
+///
+/// `windows` are those that the last checks found, `judged_at` tells when each repository was last looked at,
+/// `backups` are all that the catalog knows.
+pub fn ranges(
+    database: &Database,
+    backups: &[Backup],
+    windows: &[Window],
+    judged_at: &BTreeMap<RepoKey, DateTime<Utc>>,
+) -> Vec<Window> {
+    let sound: Vec<&Backup> = backups
+        .iter()
+        .filter(|backup| database.pgbackrest.repos.contains(&backup.repo) && is_sound(backup, backups))
+        .collect();
+    let mut ranges: Vec<Window> = windows.iter().filter_map(|window| cut_back(window, &sound)).collect();
+    let proven = ranges.clone();
+    let is_within = |backup: &Backup| proven.iter().any(|window| holds(window, backup));
+    // The windows tell all about a backup that was there when its archive was last looked at.
+    let is_judged = |backup: &Backup| judged_at.get(&backup.repo).is_some_and(|at| backup.stopped_at <= *at);
+    let fresh = sound.iter().filter(|backup| !is_judged(backup) && !is_within(backup));
+    ranges.extend(fresh.map(|backup| moment(backup)));
+    ranges.sort_by_key(|range| (Reverse(range.to), range.from, range.repo));
+    ranges
+}
+
+/// Whether recovery may begin with a backup: it is good, and so is all that it builds on.
+fn is_sound(backup: &Backup, all: &[Backup]) -> bool {
+    let is_good = |label: &String| {
+        all.iter().any(|other| {
+            other.is_good() && other.label == *label && other.repo == backup.repo && other.system_id == backup.system_id
+        })
+    };
+    backup.is_good() && backup.references.iter().chain(&backup.prior).all(is_good)
+}
+
+/// The window from its oldest backup that is still sound; none when there is none left in it.
+fn cut_back(window: &Window, sound: &[&Backup]) -> Option<Window> {
+    let within = sound.iter().filter(|backup| holds(window, backup));
+    let oldest = within.min_by_key(|backup| backup.stopped_at)?;
+    Some(Window { label: oldest.label.clone(), from: oldest.stopped_at, ..window.clone() })
+}
+
+/// Whether a backup stopped within a window of its repository; then the WAL after it is whole up to the window's end.
+fn holds(window: &Window, backup: &Backup) -> bool {
+    window.repo == backup.repo && (window.from..=window.to).contains(&backup.stopped_at)
+}
+
+/// What a backup proves by itself.
+fn moment(backup: &Backup) -> Window {
+    Window {
+        database: backup.database.clone(),
+        repo: backup.repo,
+        label: backup.label.clone(),
+        from: backup.stopped_at,
+        to: backup.stopped_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{engine::pgbackrest::info, policy::Policy, record::BackupStatus};
+
+    const INFO: &[u8] = include_bytes!("../../tests/samples/pgbackrest-info-multirepo.json");
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    /// A full from a real repository, moved to the second at which it stopped, in repository 1.
+    fn full(stopped: i64) -> Backup {
+        let some = info::read(INFO).unwrap().unwrap().backups(1, &database()).remove(0);
+        let (id, label) = (format!("backup-{stopped}"), format!("{stopped}F"));
+        Backup { id, label, started_at: at(stopped), stopped_at: at(stopped), ..some }
+    }
+
+    /// One whose policy has the repositories 1 and 2.
+    fn database() -> Database {
+        let text = "[database.orders]\nenvironment = \"staging\"\npgbackrest = { repos = [1, 2] }\n";
+        Policy::parse(vec![("p.toml".into(), text.into())]).unwrap().databases.pop_first().unwrap().1
+    }
+
+    fn window(repo: RepoKey, from: i64, to: i64) -> Window {
+        Window { database: "orders".parse().unwrap(), repo, label: format!("{from}F"), from: at(from), to: at(to) }
+    }
+
+    /// The ranges as `repo:from..to`.
+    fn told(backups: &[Backup], windows: &[Window], judged: &[(RepoKey, i64)]) -> Vec<String> {
+        let judged = judged.iter().map(|(repo, second)| (*repo, at(*second))).collect();
+        let ranges = ranges(&database(), backups, windows, &judged);
+        ranges.iter().map(|r| format!("{}:{}..{}", r.repo, r.from.timestamp(), r.to.timestamp())).collect()
+    }
+
+    #[test]
+    fn a_hole_parts_two_ranges_and_the_one_that_reaches_furthest_comes_first() {
+        let windows = [window(1, 10, 50), window(1, 80, 200)];
+        assert_eq!(told(&[full(80), full(10)], &windows, &[(1, 200)]), ["1:80..200", "1:10..50"]);
+    }
+
+    #[test]
+    fn a_window_begins_at_its_oldest_backup_that_is_still_good() {
+        let gone = |stopped, status| Backup { status, ..full(stopped) };
+        let windows = [window(1, 10, 200)];
+        let told = |backups: &[Backup]| told(backups, &windows, &[(1, 200)]);
+        assert_eq!(told(&[full(90), full(50), gone(10, BackupStatus::Expired)]), ["1:50..200"]);
+        assert_eq!(told(&[full(90), gone(50, BackupStatus::Damaged), gone(10, BackupStatus::Lost)]), ["1:90..200"]);
+        assert_eq!(told(&[gone(50, BackupStatus::Unrestorable)]), [""; 0]);
+        let orphan = Backup { prior: Some("10F".into()), references: vec!["10F".into()], ..full(50) };
+        assert_eq!(told(&[orphan, gone(10, BackupStatus::Damaged)]), [""; 0], "what it builds on is damaged");
+        assert_eq!(told(&[Backup { repo: 2, ..full(50) }]), ["2:50..50"], "it says nothing about the other repository");
+    }
+
+    #[test]
+    fn a_repository_that_left_the_policy_counts_no_more() {
+        let backups = [Backup { repo: 3, ..full(90) }, full(10)];
+        assert_eq!(told(&backups, &[window(3, 90, 300), window(1, 10, 20)], &[(1, 20)]), ["1:10..20"]);
+    }
+
+    #[test]
+    fn a_backup_that_no_look_has_judged_proves_its_own_stop_and_no_more() {
+        let backups = [full(90), full(50), full(10)];
+        assert_eq!(told(&backups, &[], &[]), ["1:90..90", "1:50..50", "1:10..10"], "nobody looks at WAL");
+        let windows = [window(1, 10, 60)];
+        assert_eq!(told(&backups, &windows, &[(1, 60)]), ["1:90..90", "1:10..60"]);
+        assert_eq!(told(&backups, &windows, &[(1, 95)]), ["1:10..60"], "the look found no range for the newest");
+        assert_eq!(told(&backups, &[], &[(1, 95)]), [""; 0], "the repository was missing");
+    }
+}
