@@ -45,3 +45,7 @@ pub mod diagnose;
 pub mod job;
 pub mod report;
 pub mod settle;
+
+// Enter.
+pub mod cli;
+pub mod daemon;

@@ -1,0 +1,46 @@
+//! `backstop test-restore`: proves now that the newest backup works.
+
+use serde_json::json;
+
+use super::{
+    Answer,
+    act::{self, Act},
+    session::{self, Session},
+};
+use crate::{
+    error::Error,
+    human::took,
+    record::{DatabaseName, JobKind, RepoKey},
+};
+
+/// What may be asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The database
+    database: DatabaseName,
+    /// The repository to restore from; the first when left out
+    #[arg(long, value_name = "N")]
+    repo: Option<RepoKey>,
+}
+
+pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, Error> {
+    let policy = session.policy()?;
+    let key = act::key(session::find(&policy, &options.database)?, JobKind::TestRestore, options.repo)?;
+    let catalog = session.write_catalog(&policy).await?;
+    let act = Act::begin(session, policy, catalog, &key).await?;
+    let mut answer = act.run("test-restore", &act::request(session, key)).await?;
+    let proof = act.runner.catalog.latest_proof(&options.database).await.map_err(session::catalog_error)?;
+    if let Some(proof) = proof {
+        for step in &proof.steps {
+            answer.text.push_str(&format!(
+                "\n  {:<16} {:<8} {:>9}  {}",
+                step.name,
+                step.outcome,
+                took(step.duration),
+                step.detail
+            ));
+        }
+        answer.result["proof"] = json!(proof);
+    }
+    Ok(answer)
+}
