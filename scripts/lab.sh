@@ -200,14 +200,16 @@ end_processes() {
 
 # Process numbers that belong to DIR, except this script and those that called it.
 processes() {
-    local spared pid
+    local spared found pid
     spared=" $(ancestors) "
     # Processes come and go while we look, hence the silence. A zombie has neither arguments nor a directory.
-    {
+    found=$({
         grep -lzP "\Q$DIR\E(?![\w.-])" /proc/[0-9]*/cmdline
         find /proc/[0-9]*/cwd -maxdepth 0 \( -lname "$DIR" -o -lname "$DIR/*" \)
         true
-    } 2>/dev/null | cut -d/ -f3 | sort -un | while read -r pid; do
+    } 2>/dev/null | cut -d/ -f3 | sort -un)
+    # The shells that have just looked bear our arguments, too; they are gone by now, and so they are not told.
+    for pid in $found; do
         if [[ $spared != *" $pid "* && -d /proc/$pid ]]; then echo "$pid"; fi
     done
 }
