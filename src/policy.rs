@@ -18,6 +18,7 @@ mod problem;
 mod read;
 mod secret;
 mod source;
+mod storage;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -31,6 +32,7 @@ pub use self::{
     file::schema,
     problem::{Problem, Problems, Severity, did_you_mean},
     secret::{Secret, SecretError, SecretRef},
+    storage::{Dump, Key, KeyKind, MySql, ObjectLock, OnShrink, Place, S3, Sqlite, Storage},
 };
 use crate::{
     cron::Schedule,

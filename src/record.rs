@@ -4,6 +4,7 @@
 //! method belongs to the module that decides or remembers.
 
 mod backup;
+mod dump;
 mod job;
 mod name;
 mod proof;
@@ -12,6 +13,10 @@ mod wal;
 
 pub use self::{
     backup::{Backup, BackupStatus, BackupType, EngineKind},
+    dump::{
+        Artifact, BackupCopy, BadCompression, Compression, CompressionMethod, CopyState, Digest, Dump, DumpFormat,
+        Encryption, EncryptionMethod, HOLD, MANIFEST, Migrations, Role,
+    },
     job::{JobKey, JobKind, Slot, SlotState},
     name::{BadName, DatabaseName},
     proof::{Proof, ProofStep, StepOutcome},
@@ -68,7 +73,7 @@ macro_rules! words {
     };
 }
 
-use words;
+pub(crate) use words;
 
 /// A word that names no variant, with the words that do.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]

@@ -82,6 +82,13 @@ impl SecretRef {
     /// # Errors
     /// When it cannot be read, is empty, or its file is readable by others.
     pub fn read(&self) -> Result<Secret, SecretError> {
+        let Secret(mut value) = self.read_line()?;
+        value.truncate(value.strip_suffix('\r').unwrap_or(&value).len());
+        if value.is_empty() { Err(SecretError::Empty(self.clone())) } else { Ok(Secret(value)) }
+    }
+
+    /// The same with the carriage return of a line that ends as on Windows, which other tools may keep.
+    pub(crate) fn read_line(&self) -> Result<Secret, SecretError> {
         let value = match self {
             SecretRef::File(path) => read_private(path.clone())?,
             SecretRef::Env(name) => std::env::var(name).map_err(|_| SecretError::Env(name.clone()))?,
@@ -91,12 +98,13 @@ impl SecretRef {
                 read_private(PathBuf::from(directory).join(name))?
             }
         };
-        let value = value.lines().next().unwrap_or_default().to_owned();
+        let value = value.split('\n').next().unwrap_or_default().to_owned();
         if value.is_empty() { Err(SecretError::Empty(self.clone())) } else { Ok(Secret(value)) }
     }
 }
 
-fn read_private(path: PathBuf) -> Result<String, SecretError> {
+/// Reads a whole file that only its owner and group may read.
+pub(crate) fn read_private(path: PathBuf) -> Result<String, SecretError> {
     use std::os::unix::fs::MetadataExt;
     let failed = |source| SecretError::File { path: path.clone(), source };
     let mode = fs::metadata(&path).map_err(failed)?.mode() & 0o7777;
