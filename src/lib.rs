@@ -36,6 +36,7 @@ pub mod lock;
 pub mod postgres;
 pub mod process;
 pub mod sandbox;
+pub mod storage;
 
 // Remember.
 pub mod catalog;
