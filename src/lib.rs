@@ -37,6 +37,7 @@ pub mod postgres;
 pub mod process;
 pub mod sandbox;
 pub mod storage;
+pub mod stream;
 
 // Remember.
 pub mod catalog;

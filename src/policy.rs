@@ -27,6 +27,7 @@ use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::secret::read_private;
 pub use self::{
     change::{Change, changes},
     file::schema,

@@ -1,9 +1,15 @@
 //! Children: how a tool is started, watched, stopped and found again. Nothing else in the program spawns one.
 //!
-//! There are two ways to run a [`Command`]. [`capture()`] is for a short question: the answer comes back in memory.
+//! There are three ways to run a [`Command`]. [`capture()`] is for a short question: the answer comes back in memory.
 //! [`spawn`] is for long work: both streams go into a log file that is followed line by line. A pipe would be wrong
 //! there, because a backup whose reader dies either dies with it or hangs for ever; with a file it lives on, and the
 //! next daemon finds it by its [`ProcessIdentity`](crate::record::ProcessIdentity) and adopts it ([`adopt`]).
+//!
+//! [`spawn_piped`] is for a tool whose standard output *is* the backup, a dump. pgBackRest writes its backup itself and
+//! only talks to us, so it can finish without us; a dump without its reader is nothing. Its output goes through a pipe
+//! to us and from here to the storages, with no copy on a disk. If we die, its next write meets a pipe without a reader
+//! and SIGPIPE ends it: exactly right, for nobody could finish what it began. Such a run is never adopted; it was
+//! interrupted and begins again. Its standard error goes to a file that is followed, as with [`spawn`].
 //!
 //! Every child leads a process group of its own. Ending it means ending the group: TERM, grace, KILL, until nobody is
 //! left, because the workers of a tool that was killed alone go on writing and keep its lock. A process that makes a
@@ -36,7 +42,7 @@ use std::{
 
 pub use self::{
     capture::{Captured, capture},
-    child::{Activity, Adopted, Child, Finished, adopt, spawn},
+    child::{Activity, Adopted, Child, Finished, adopt, spawn, spawn_piped},
     group::{end_group, group_is_alive, interrupt},
     identity::{find_by_argument, find_by_program, identify, is_alive, own_identity},
     redact::Redactor,

@@ -85,7 +85,8 @@ impl Kept {
     /// Reads until the end; what exceeds the limit is read and forgotten.
     async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
-        let mut chunk = [0; 16 * 1024];
+        // On the heap: whoever asks holds the future of it, and whoever asks several questions holds several.
+        let mut chunk = vec![0; 16 * 1024];
         while let Ok(count @ 1..) = stream.read(&mut chunk).await {
             let room = self.limit - self.bytes.len();
             self.is_cut |= count > room;

@@ -60,7 +60,8 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    pub(super) fn mark(&self) {
+    /// Says that it did something, also where its log shows nothing of it.
+    pub fn mark(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Stopwatch::start();
     }
 }
@@ -71,15 +72,39 @@ impl Activity {
 /// When the program is missing, cannot be started, or the log cannot be opened.
 pub fn spawn(command: &Command, log: &Path) -> Result<Child, Error> {
     let mut built = command.build()?;
+    let (file, offset) = open(log)?;
     let failed = |source| Error::Log { path: log.to_owned(), source };
-    let file = File::options().create(true).append(true).mode(0o600).open(log).map_err(failed)?;
-    let offset = file.metadata().map_err(failed)?.len();
     let stdout = if command.discards_output { Stdio::null() } else { file.try_clone().map_err(failed)?.into() };
     built.stdout(stdout).stderr(file);
     let running = Running::start(built, command)?;
-    let activity = Activity::new();
-    let log = Log { path: log.to_owned(), offset, redactor: command.redactor(), activity };
-    Ok(Child { running, limits: command.into(), watch: Stopwatch::start(), log })
+    Ok(Child::of(running, command, log, offset))
+}
+
+/// Starts a command whose standard output is handed to the caller, to be read by a thread that may block; what it says
+/// on standard error is appended to a log file, which only its owner may read.
+///
+/// The reading end is closed by dropping it; the tool's next write then ends it. A newcomer would wait for the child
+/// first and read afterwards; it waits for its reader, so both happen at once.
+///
+/// # Errors
+/// When the program is missing, cannot be started, or the log cannot be opened.
+pub fn spawn_piped(command: &Command, stderr_log: &Path) -> Result<(Child, File), Error> {
+    let mut built = command.build()?;
+    let (file, offset) = open(stderr_log)?;
+    built.stdout(Stdio::piped()).stderr(file);
+    let mut running = Running::start(built, command)?;
+    let output = running.child.stdout.take().ok_or_else(|| std::io::Error::other("it has no standard output"));
+    // The runtime made its end of the pipe non-blocking; this makes it an ordinary file again.
+    let output = output.and_then(|output| output.into_owned_fd()).map_err(|source| command.could_not_start(source))?;
+    Ok((Child::of(running, command, stderr_log, offset), File::from(output)))
+}
+
+/// The log, and where its new part begins.
+fn open(log: &Path) -> Result<(File, u64), Error> {
+    let failed = |source| Error::Log { path: log.to_owned(), source };
+    let file = File::options().create(true).append(true).mode(0o600).open(log).map_err(failed)?;
+    let offset = file.metadata().map_err(failed)?.len();
+    Ok((file, offset))
 }
 
 /// A long run that we started.
@@ -92,6 +117,11 @@ pub struct Child {
 }
 
 impl Child {
+    fn of(running: Running, command: &Command, log: &Path, offset: u64) -> Self {
+        let log = Log { path: log.to_owned(), offset, redactor: command.redactor(), activity: Activity::new() };
+        Self { running, limits: command.into(), watch: Stopwatch::start(), log }
+    }
+
     /// How it is recognised after a restart.
     pub fn identity(&self) -> &ProcessIdentity {
         &self.running.identity

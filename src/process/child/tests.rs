@@ -212,3 +212,51 @@ async fn two_hundred_children_leave_neither_zombies_nor_open_files() {
     // Other tests open files at the same time; one file per child would be 200.
     assert!(open_files() < before + 100);
 }
+
+/// A piped child, what it wrote, and how it ended; the reading is a thread's.
+async fn piped(script: &str) -> (Finished, Vec<u8>) {
+    use std::io::Read;
+    let directory = tempfile::tempdir().unwrap();
+    let (child, mut output) = spawn_piped(&shell(script), &directory.path().join("log")).unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        output.read_to_end(&mut bytes).map(|_| bytes).unwrap()
+    });
+    let finished = child.wait(&Stop::never(), |_| {}).await;
+    (finished, reading.join().unwrap())
+}
+
+#[tokio::test]
+async fn a_piped_tool_hands_over_every_byte_and_its_messages_go_to_the_log() {
+    let (finished, bytes) = piped("head -c 3000000 /dev/zero; echo hint >&2; exit 3").await;
+    assert_eq!((finished.ending, bytes.len()), (Ending::Exited(3), 3_000_000));
+    assert_eq!(finished.tail, ["hint"]);
+}
+
+#[tokio::test]
+async fn a_piped_tool_whose_reader_is_gone_dies_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let command = Command::new("cat").arg("/dev/zero").timeout(Some(Duration::from_secs(60)));
+    let (child, output) = spawn_piped(&command, &directory.path().join("log")).unwrap();
+    drop(output);
+    assert_eq!(child.wait(&Stop::never(), |_| {}).await.ending, Ending::Signalled(13));
+}
+
+#[tokio::test]
+async fn the_output_of_a_piped_tool_blocks_until_there_is_something() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let directory = tempfile::tempdir().unwrap();
+    let (child, output) = spawn_piped(&shell("exit 0"), &directory.path().join("log")).unwrap();
+    let flags = OFlag::from_bits_truncate(fcntl(&output, FcntlArg::F_GETFL).unwrap());
+    assert!(!flags.contains(OFlag::O_NONBLOCK));
+    assert!(child.wait(&Stop::never(), |_| {}).await.ok());
+}
+
+#[tokio::test]
+async fn a_dropped_piped_child_takes_its_group_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let (child, _output) = spawn_piped(&shell(STUBBORN), &directory.path().join("log")).unwrap();
+    let identity = child.identity().clone();
+    drop(child);
+    eventually("the group is gone", || !group_is_alive(&identity)).await;
+}
