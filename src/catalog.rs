@@ -3,8 +3,9 @@
 //! One writer connection at a time (`begin immediate`, `synchronous = full`): what a method returned is on the disk.
 //! Readers have connections of their own and never wait for the writer. No connection has a timer, so an idle catalog
 //! wakes nobody. The parts, by noun: `open.rs` the doors, `schema.rs` the tables, `recover.rs` what to do when the file is damaged or gone,
-//! `copy.rs` the nightly copy, `jobs.rs` `slots.rs` `runs.rs` `history.rs` the ledger, `backups.rs` `proofs.rs` `wal.rs`
-//! what can be restored, `alerts.rs` `audit.rs` `policies.rs`, `keep.rs` what is forgotten. `fields.rs` and `error.rs`
+//! `rebuild.rs` what the storages prove,
+//! `copy.rs` the nightly copy, `jobs.rs` `slots.rs` `runs.rs` `history.rs` the ledger, `backups.rs` `dumps.rs` `proofs.rs`
+//! `wal.rs` what can be restored, `alerts.rs` `audit.rs` `policies.rs`, `keep.rs` what is forgotten. `fields.rs` and `error.rs`
 //! serve them all.
 //!
 //! A newcomer would decide something in a query ("expire all backups older than …"). The catalog remembers; it is asked
@@ -14,6 +15,7 @@ mod alerts;
 mod audit;
 mod backups;
 mod copy;
+mod dumps;
 mod error;
 mod fields;
 mod history;
@@ -22,6 +24,7 @@ mod keep;
 mod open;
 mod policies;
 mod proofs;
+pub mod rebuild;
 mod recover;
 mod runs;
 mod schema;
@@ -40,11 +43,13 @@ use sqlx::{Connection, SqliteConnection, SqlitePool};
 pub use self::{
     alerts::{Alert, Raised},
     audit::{AuditEntry, Chain},
-    backups::BackupFilter,
+    backups::{BackupFilter, BackupSort},
+    dumps::{DumpHistory, standing},
     error::{Error, Result},
     history::{LastRun, RunFilter, Share},
     keep::Pruned,
     policies::AcceptedPolicy,
+    proofs::ProofSummary,
     recover::{Opened, RecoveryMode},
     slots::SkippedSlot,
 };

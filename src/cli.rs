@@ -8,16 +8,22 @@ mod answer;
 mod backup;
 mod catalog;
 mod check;
+mod delete;
 mod expire;
+mod export;
 mod generate;
 mod history;
+mod hold;
+mod keygen;
 mod list;
 mod logging;
+mod rebuild;
 mod session;
 mod show;
 mod status;
 mod test_restore;
 mod user;
+mod verify;
 mod wal;
 
 use std::{path::PathBuf, process::ExitCode as ProcessExitCode};
@@ -96,9 +102,9 @@ enum Verb {
     Status(status::Options),
     /// List runs, newest first
     History(history::Options),
-    /// Show a run by its number, or a backup by its id or label
+    /// Show a run by its number, or a backup by its id, name or label: copies, files, proofs, how to restore it by hand
     Show {
-        /// A run number, a backup id, or a pgBackRest label
+        /// A run number, a backup id, a name, or a pgBackRest label
         id: String,
     },
     /// List backups, newest first
@@ -107,6 +113,14 @@ enum Verb {
     Backup(backup::Options),
     /// Restore the newest backup into a throw-away server and check it
     TestRestore(test_restore::Options),
+    /// Read every byte of every copy again and compare it with its checksum
+    Verify(verify::Options),
+    /// Delete one dump, wherever its copies are
+    Delete(delete::Options),
+    /// Keep a backup whatever the rules say
+    Hold(hold::HoldOptions),
+    /// End the hold of a backup
+    Release(hold::ReleaseOptions),
     /// End backups by the retention rules
     Expire(expire::Options),
     /// Look at WAL archiving now and tell the recoverable ranges and the gaps
@@ -114,11 +128,15 @@ enum Verb {
         /// The database; all when left out
         database: Option<DatabaseName>,
     },
-    /// Tell the state of the catalog, or accept it after it was recovered
+    /// Write all backups into one document
+    Export(export::Options),
+    /// Tell the state of the catalog, make it again from the storages, or accept it after it was recovered
     Catalog {
         #[command(subcommand)]
         verb: catalog::CatalogVerb,
     },
+    /// Make a key for the encryption of dumps
+    Keygen(keygen::Options),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -141,9 +159,15 @@ impl Verb {
             Verb::List(_) => "list",
             Verb::Backup(_) => "backup",
             Verb::TestRestore(_) => "test-restore",
+            Verb::Verify(_) => "verify",
+            Verb::Delete(_) => "delete",
+            Verb::Hold(_) => "hold",
+            Verb::Release(_) => "release",
             Verb::Expire(_) => "expire",
+            Verb::Export(_) => "export",
             Verb::Wal { .. } => "wal",
             Verb::Catalog { .. } => "catalog",
+            Verb::Keygen(_) => "keygen",
             Verb::Completions { .. } => "completions",
             Verb::Man => "man",
         }
@@ -152,9 +176,11 @@ impl Verb {
     /// Whether it does something that no other time can be imagined for.
     fn acts(&self) -> bool {
         match self {
-            Verb::Run { .. } | Verb::Backup(_) | Verb::TestRestore(_) | Verb::Wal { .. } => true,
+            Verb::Run { .. } | Verb::Backup(_) | Verb::TestRestore(_) | Verb::Wal { .. } | Verb::Verify(_) => true,
+            Verb::Hold(_) | Verb::Release(_) | Verb::Keygen(_) => true,
+            Verb::Delete(options) => !options.dry_run,
             Verb::Expire(options) => !options.dry_run,
-            Verb::Catalog { verb } => matches!(verb, catalog::CatalogVerb::Accept),
+            Verb::Catalog { verb } => !matches!(verb, catalog::CatalogVerb::Status),
             _ => false,
         }
     }
@@ -196,10 +222,11 @@ fn run(arguments: Arguments) -> Result<Answer, Error> {
         )
         .hint("Leave out `--at`, or add `--dry-run` where the verb has it."));
     }
-    let actor = user::actor();
-    user::drop_root(&arguments.policy, matches!(arguments.verb, Verb::Check(_)))?;
+    let caller = user::caller();
+    let needs_no_state = matches!(arguments.verb, Verb::Check(_) | Verb::Keygen(_));
+    user::drop_root(&arguments.policy, needs_no_state)?;
     logging::start(&arguments);
-    runtime(&arguments.verb)?.block_on(verb(arguments, actor))
+    runtime(&arguments.verb)?.block_on(verb(arguments, caller))
 }
 
 fn runtime(verb: &Verb) -> Result<tokio::runtime::Runtime, Error> {
@@ -211,8 +238,8 @@ fn runtime(verb: &Verb) -> Result<tokio::runtime::Runtime, Error> {
     built.map_err(|source| Error::new(ExitCode::Defect, "the runtime cannot start").because(source))
 }
 
-async fn verb(arguments: Arguments, actor: String) -> Result<Answer, Error> {
-    let session = Session::new(&arguments, actor);
+async fn verb(arguments: Arguments, caller: user::Caller) -> Result<Answer, Error> {
+    let session = Session::new(&arguments, caller);
     match arguments.verb {
         Verb::Run { .. } => {
             let (policy, rejected) = session.policy_for_daemon().await?;
@@ -226,9 +253,15 @@ async fn verb(arguments: Arguments, actor: String) -> Result<Answer, Error> {
         Verb::List(options) => list::run(&session, &options).await,
         Verb::Backup(options) => backup::run(&session, &options).await,
         Verb::TestRestore(options) => test_restore::run(&session, &options).await,
+        Verb::Verify(options) => verify::run(&session, &options).await,
+        Verb::Delete(options) => delete::run(&session, &options).await,
+        Verb::Hold(options) => hold::hold(&session, &options).await,
+        Verb::Release(options) => hold::release(&session, &options).await,
         Verb::Expire(options) => expire::run(&session, &options).await,
+        Verb::Export(options) => export::run(&session, &options).await,
         Verb::Wal { database } => wal::run(&session, database.as_ref()).await,
         Verb::Catalog { verb } => catalog::run(&session, &verb).await,
+        Verb::Keygen(options) => keygen::run(&options),
         Verb::Schema | Verb::Completions { .. } | Verb::Man => unreachable!("answered before the policy was read"),
     }
 }

@@ -1,16 +1,17 @@
-//! The tools that make backups: what each can do, and the one place where a policy's engine becomes one.
+//! The tools that make backups, and what each can do.
 //!
 //! An engine's file holds three things: what it needs, pure functions from a request to command lines, and pure
 //! functions from captured output to facts. `process.rs` stands between. So a dry run prints exactly what would be run,
 //! and recorded output tests the readers. A newcomer would spawn a child in here.
 
+pub mod migration;
+pub mod mysqldump;
+pub mod pg_dump;
 pub mod pgbackrest;
+pub mod sqlite;
 
 pub use self::pgbackrest::PgBackRest;
-use crate::{
-    policy::{Database, SecretError},
-    record::EngineKind,
-};
+use crate::record::EngineKind;
 
 /// What a tool can do, so that nobody needs to ask which tool it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,25 +28,8 @@ pub struct Capabilities {
 pub const fn capabilities(kind: EngineKind) -> Capabilities {
     match kind {
         EngineKind::PgBackRest => Capabilities { incremental: true, pitr: true, parallel: true },
-    }
-}
-
-/// A tool, ready for one database.
-#[derive(Debug, Clone)]
-pub enum Engine {
-    /// Physical PostgreSQL backups with WAL.
-    PgBackRest(PgBackRest),
-}
-
-impl Engine {
-    /// The tool of a database, with its secrets read now.
-    ///
-    /// # Errors
-    /// When a secret cannot be read.
-    pub fn of(database: &Database) -> Result<Self, SecretError> {
-        match database.engine {
-            EngineKind::PgBackRest => PgBackRest::of(database).map(Engine::PgBackRest),
-        }
+        EngineKind::PgDump => Capabilities { incremental: false, pitr: false, parallel: true },
+        EngineKind::MySqlDump | EngineKind::Sqlite => Capabilities { incremental: false, pitr: false, parallel: false },
     }
 }
 

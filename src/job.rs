@@ -10,9 +10,12 @@
 mod backup;
 mod catalog_backup;
 mod context;
+mod delete;
+pub(crate) mod dump;
 pub mod expire;
 pub(crate) mod guard;
 mod held;
+pub(crate) mod progress;
 pub(crate) mod sync;
 mod test_restore;
 mod verify;
@@ -26,8 +29,10 @@ use tracing::{error, info, warn};
 
 pub(crate) use self::context::Silence;
 pub use self::{
-    context::{Context, Progress},
+    context::Context,
+    delete::delete,
     held::Held,
+    progress::{Amount, Progress},
     test_restore::clean_scratch,
 };
 use crate::{
@@ -62,6 +67,8 @@ pub struct Request {
     pub remarks: Remarks,
     /// The labels that a person agreed to end; none where nobody was asked.
     pub confirmed: Option<BTreeSet<String>>,
+    /// The one backup to verify; none: all of the database.
+    pub target: Option<String>,
 }
 
 /// What a person says about a backup.
@@ -73,6 +80,8 @@ pub struct Remarks {
     pub reason: Option<String>,
     /// Free words.
     pub tags: Vec<String>,
+    /// For how many days it is kept, whatever the rules say; for dumps only.
+    pub retention_days: Option<u32>,
 }
 
 impl Request {
@@ -97,6 +106,7 @@ impl Request {
             requested_by: who.into(),
             remarks: Remarks::default(),
             confirmed: None,
+            target: None,
         }
     }
 }

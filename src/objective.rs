@@ -1,7 +1,8 @@
 //! Are the objectives met, and what is alarming? Pure: facts and `now` go in, alarms go out.
 //!
 //! A newcomer would let a green exit code speak for a database. What counts here is only what was checked: when the
-//! newest good backup stopped, up to where the archive has no hole, when a real restore last passed.
+//! newest good backup stopped, up to where the archive has no hole, when a real restore last passed. A dump has no
+//! archive: what may be lost is what came after it, and its copies are counted one by one.
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use crate::{
     clock::age,
     human::length,
     policy::{Database, Tier},
-    record::{Backup, BackupStatus, JobKind, Proof, RepoKey, Run, RunState, WalSample, Window},
+    record::{Backup, BackupStatus, CopyState, JobKind, Proof, RepoKey, Run, RunState, WalSample, Window},
 };
 
 /// A proof older than this is stale where nothing else is said: a month and some days for a monthly test restore.
@@ -26,7 +27,7 @@ const LOSS: Duration = Duration::from_secs(7 * 86_400);
 /// Something a person must look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Alarm {
-    /// One stable word: `no_backup`, `backup_failed`, `backup_late`, `wal`, `rpo`, `rto`, `proof`, `damaged`, …
+    /// One stable word: `no_backup`, `run_failed`, `wal`, `rpo`, `rto`, `proof`, `damaged`, `copy`, `encryption`, …
     pub kind: &'static str,
     /// What is wrong, for people.
     pub message: String,
@@ -52,7 +53,7 @@ pub struct SuccessShare {
 pub struct Facts<'a> {
     /// Its policy.
     pub database: &'a Database,
-    /// Its backups in the policy's repositories that are not expired, newest first, lost ones included.
+    /// Its backups in the policy's repositories or storages that are not expired, newest first, lost ones included.
     pub backups: &'a [Backup],
     /// The newest run of each job kind.
     pub last_runs: &'a [Run],
@@ -77,7 +78,11 @@ pub fn alarms(facts: &Facts<'_>, now: DateTime<Utc>) -> Vec<Alarm> {
     let mut alarms = Vec::new();
     alarms.extend(backups(facts, now));
     alarms.extend(runs(facts));
-    alarms.extend(archive(facts, now));
+    if facts.database.engine.is_dump() {
+        alarms.extend(bad_copies(facts));
+    } else {
+        alarms.extend(archive(facts, now));
+    }
     alarms.extend(proof(facts, now));
     alarms.extend(tier(facts, &facts.database.tier, now));
     alarms
@@ -90,17 +95,7 @@ fn backups(facts: &Facts<'_>, now: DateTime<Utc>) -> Vec<Alarm> {
     }
     let newest_good = facts.backups.iter().filter(|backup| backup.is_good()).map(|backup| backup.stopped_at).max();
     for backup in facts.backups {
-        let why = backup.expired_reason.as_deref();
-        let what = match backup.status {
-            BackupStatus::Damaged => {
-                why.map_or_else(|| "has page checksum errors".to_owned(), |why| format!("is damaged: {why}"))
-            }
-            BackupStatus::Unrestorable => {
-                "cannot be made consistent: WAL between its start and stop is missing".to_owned()
-            }
-            BackupStatus::Lost => "is in the catalog but no longer in the repository".to_owned(),
-            BackupStatus::Good | BackupStatus::Expired => continue,
-        };
+        let Some(what) = trouble(backup) else { continue };
         let is_news = match backup.status {
             // No newer backup explains a loss, but everybody has heard of it one day.
             BackupStatus::Lost => backup.expired_at.is_none_or(|lost_at| age(now, lost_at) <= LOSS),
@@ -114,9 +109,55 @@ fn backups(facts: &Facts<'_>, now: DateTime<Utc>) -> Vec<Alarm> {
     alarms
 }
 
+/// What is wrong with a backup.
+fn trouble(backup: &Backup) -> Option<String> {
+    let why = backup.expired_reason.as_deref();
+    let (damage, place) = if backup.dump.is_some() {
+        ("is damaged in every storage", "any storage")
+    } else {
+        ("has page checksum errors", "the repository")
+    };
+    match backup.status {
+        BackupStatus::Damaged => Some(why.map_or_else(|| damage.to_owned(), |why| format!("is damaged: {why}"))),
+        BackupStatus::Unrestorable => {
+            Some("cannot be made consistent: WAL between its start and stop is missing".to_owned())
+        }
+        BackupStatus::Lost => Some(format!("is in the catalog but no longer in {place}")),
+        BackupStatus::Good | BackupStatus::Expired => None,
+    }
+}
+
+/// The storages of the policy that hold a good copy of a dump.
+pub fn good_copies<'b>(database: &Database, backup: &'b Backup) -> Vec<&'b str> {
+    let copies = backup.dump.iter().flat_map(|dump| &dump.copies);
+    let is_good =
+        |storage: &str, state| state == CopyState::Good && database.dump.storages.iter().any(|it| it == storage);
+    copies.filter(|copy| is_good(&copy.storage, copy.state)).map(|copy| copy.storage.as_str()).collect()
+}
+
+fn newest_good<'a>(facts: &Facts<'a>) -> Option<&'a Backup> {
+    facts.backups.iter().filter(|backup| backup.is_good()).max_by_key(|backup| backup.started_at)
+}
+
+/// The copies of the newest dump that are not what they should be; a newer dump makes up for those before it.
+fn bad_copies(facts: &Facts<'_>) -> Vec<Alarm> {
+    let Some(backup) = newest_good(facts) else { return Vec::new() };
+    let copies = backup.dump.iter().flat_map(|dump| &dump.copies);
+    let is_wanted = |storage: &String| facts.database.dump.storages.contains(storage);
+    let bad = copies.filter(|copy| copy.state != CopyState::Good && is_wanted(&copy.storage));
+    let alarm = |copy: &crate::record::BackupCopy| {
+        let why = copy.detail.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        let message = format!("the copy of {} in storage `{}` is {}{why}", backup.id, copy.storage, copy.state);
+        Alarm::new("copy", message)
+    };
+    bad.map(alarm).collect()
+}
+
 fn runs(facts: &Facts<'_>) -> Vec<Alarm> {
     let is_bad = |run: &&Run| match run.job.kind {
         JobKind::CatalogBackup => false,
+        // A database that was backed up by pgBackRest before had WAL checks once.
+        JobKind::Wal if facts.database.engine.is_dump() => false,
         JobKind::Wal => run.state == RunState::Failed && !speaks_through_sample(run, facts.sample),
         _ => matches!(run.state, RunState::Failed | RunState::Interrupted),
     };
@@ -188,8 +229,10 @@ fn tier(facts: &Facts<'_>, tier: &Tier, now: DateTime<Utc>) -> Vec<Alarm> {
     }
     alarms.extend(tier.success_rate.and_then(|wanted| success(facts.success, wanted)));
     if let Some(wanted) = tier.min_copies {
-        alarms.extend(copies(facts, wanted, now));
+        let is_dump = facts.database.engine.is_dump();
+        alarms.extend(if is_dump { dump_copies(facts, wanted, now) } else { copies(facts, wanted, now) });
     }
+    alarms.extend(tier.encryption_required.then(|| open_dump(facts)).flatten());
     alarms
 }
 
@@ -224,4 +267,24 @@ fn copies(facts: &Facts<'_>, wanted: u32, now: DateTime<Utc>) -> Option<Alarm> {
     let enough = rpo.map_or_else(String::new, |rpo| format!(" fresh enough for the RPO of {}", length(rpo)));
     let message = || format!("{} repositories hold a copy{enough}, the objective is {wanted}", repos.len());
     (repos.len() < wanted as usize).then(|| Alarm::new("copies", message()))
+}
+
+/// The good copies of the newest dump count, if it is fresh enough for the RPO.
+fn dump_copies(facts: &Facts<'_>, wanted: u32, now: DateTime<Utc>) -> Option<Alarm> {
+    // Without any good backup there is an alarm already.
+    let newest = newest_good(facts)?;
+    let rpo = facts.database.tier.rpo;
+    let is_fresh = rpo.is_none_or(|rpo| age(now, newest.started_at) <= rpo);
+    let count = if is_fresh { good_copies(facts.database, newest).len() } else { 0 };
+    let enough = rpo.map_or_else(String::new, |rpo| format!(" fresh enough for the RPO of {}", length(rpo)));
+    let message = || format!("{count} storages hold a copy{enough}, the objective is {wanted}");
+    (count < wanted as usize).then(|| Alarm::new("copies", message()))
+}
+
+/// Whether pgBackRest's repositories are encrypted is not known here; `check --probe` asks its configuration.
+fn open_dump(facts: &Facts<'_>) -> Option<Alarm> {
+    let newest = newest_good(facts)?;
+    let is_open = newest.dump.as_ref().is_some_and(|dump| dump.encryption.is_none());
+    let message = || format!("the newest backup {} is not encrypted, the tier requires it", newest.id);
+    is_open.then(|| Alarm::new("encryption", message()))
 }

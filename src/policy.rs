@@ -45,6 +45,10 @@ use crate::{
 pub struct Policy {
     /// What concerns the daemon as a whole.
     pub daemon: Daemon,
+    /// The storages of dumps by name.
+    pub storages: BTreeMap<String, Storage>,
+    /// The keys that encrypt dumps by name; old ones stay so that old backups can be read.
+    pub keys: BTreeMap<String, Key>,
     /// The databases by name.
     pub databases: BTreeMap<DatabaseName, Database>,
     /// Every job of every database, and the daemon's own, in the order of their keys.
@@ -87,9 +91,9 @@ pub struct Tier {
     pub rto: Option<Duration>,
     /// Share of backup runs that must succeed, 0 to 1.
     pub success_rate: Option<f64>,
-    /// Repositories that must hold a backup.
+    /// Repositories or storages that must hold a backup.
     pub min_copies: Option<u32>,
-    /// Whether every repository must be encrypted.
+    /// Whether every repository and every dump must be encrypted.
     pub encryption_required: bool,
     /// How old the newest proof may be.
     pub proof_age: Option<Duration>,
@@ -108,12 +112,14 @@ pub struct Database {
     pub protected: bool,
     /// Its objectives.
     pub tier: Tier,
-    /// A libpq connection string without a password, handed to `psql` untouched; none: no SQL probes.
+    /// A libpq connection string without a password, handed to the clients untouched; none: no SQL probes.
     pub connection: Option<String>,
-    /// Where the password is, if libpq does not find it itself.
+    /// Where the password is, if the client does not find it itself.
     pub password: Option<SecretRef>,
     /// What pgBackRest needs to know.
     pub pgbackrest: PgBackRest,
+    /// What the dump engines need to know.
+    pub dump: Dump,
     /// What to keep.
     pub retention: Retention,
     /// What is healthy archiving.
@@ -124,6 +130,13 @@ pub struct Database {
     pub niceness: Niceness,
     /// No line in the tool's log for this long is alarming.
     pub stall: Duration,
+}
+
+impl Database {
+    /// The repositories in which its backups lie: those of pgBackRest, or 0, which stands for all our storages.
+    pub fn repos(&self) -> &[RepoKey] {
+        if self.engine.is_dump() { &[0] } else { &self.pgbackrest.repos }
+    }
 }
 
 /// `[database.NAME.pgbackrest]`.
@@ -199,6 +212,8 @@ pub struct TestRestore {
     pub checksums: bool,
     /// The directory with the server's programs; found by the cluster's version when none.
     pub server_bin: Option<PathBuf>,
+    /// The file with the secret key that reads the dumps, where the key's own section names none.
+    pub identity: Option<PathBuf>,
 }
 
 /// How production is marked before a test restore.

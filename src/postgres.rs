@@ -2,12 +2,13 @@
 //!
 //! So libpq interprets the connection: services, `.pgpass`, Kerberos, several hosts. The connection string is handed over
 //! untouched and holds no password; a password travels in the environment. Each question is one `psql` that ends before
-//! its deadline. `probe.rs` holds the questions that are asked of every server.
+//! its deadline. `probe.rs` holds the questions that are asked of every server, `dumpable.rs` those before a dump.
 //!
 //! A newcomer would split the output at tabs and newlines, which a value may hold; fields end with the unit separator,
 //! records with NUL, which no value can hold.
 
 mod conninfo;
+mod dumpable;
 mod error;
 mod probe;
 
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub use self::{
+    dumpable::Dumpable,
     error::QueryError,
     probe::{Archiving, Identity, Tablespace},
 };

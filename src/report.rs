@@ -3,6 +3,7 @@
 //! `report/text.rs` prints for people, serde prints for machines; both print the same facts. Nothing here writes, so
 //! it works beside a running daemon and with a policy that is broken (the last accepted one is used then).
 
+pub mod backup;
 pub mod ranges;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,15 @@ use serde::Serialize;
 use crate::{
     catalog::{self, Catalog},
     clock::age,
-    engine, lock,
+    engine,
+    job::progress,
+    lock,
     objective::{self, Alarm, Facts, SuccessShare},
     policy::{Database, Policy},
-    record::{Backup, BackupStatus, BackupType, DatabaseName, JobKind, Proof, Run, RunState, WalSample, Window},
+    record::{
+        Backup, BackupCopy, BackupStatus, BackupType, CopyState, DatabaseName, EngineKind, JobKind, Proof, Run,
+        RunState, WalSample, Window,
+    },
 };
 
 /// The state of everything.
@@ -55,6 +61,8 @@ pub struct DatabaseStatus {
     pub database: DatabaseName,
     /// Its environment.
     pub environment: String,
+    /// The tool family that makes its backups.
+    pub engine: EngineKind,
     /// Its tier, empty for none.
     pub tier: String,
     /// The newest good backup of each type.
@@ -68,7 +76,7 @@ pub struct DatabaseStatus {
     /// The latest moment it can certainly be recovered to.
     pub recoverable_to: Option<DateTime<Utc>>,
     /// Every range of time that it can be recovered to, per repository, the one that reaches furthest first. A range of
-    /// no length is the stop of a backup.
+    /// no length is the stop of a backup, or the moment of a dump.
     pub windows: Vec<Window>,
     /// Whether WAL checks are scheduled; without them only the stops of backups are certain.
     pub wal_watched: bool,
@@ -82,8 +90,10 @@ pub struct DatabaseStatus {
     pub wal: Option<WalSample>,
     /// Size of the database at the newest backup, bytes.
     pub size_bytes: Option<u64>,
-    /// Bytes in all repositories that its backups take.
+    /// Bytes in all repositories or storages that its backups take.
     pub stored_bytes: u64,
+    /// The copies of the newest good dump; empty for other engines.
+    pub copies: Vec<BackupCopy>,
     /// Everything alarming.
     pub alarms: Vec<Alarm>,
 }
@@ -110,8 +120,17 @@ pub struct Running {
     pub kind: JobKind,
     /// Since when.
     pub since: DateTime<Utc>,
-    /// How far it is, where the tool says.
+    /// How far it is, where the tool or earlier runs say.
     pub percent: Option<f64>,
+    /// Bytes moved so far, where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Bytes a second since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// How long it will still take by what earlier runs were like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
 }
 
 /// What a job does next.
@@ -208,7 +227,7 @@ async fn database_status(
     now: DateTime<Utc>,
 ) -> Result<DatabaseStatus, catalog::Error> {
     let name = &database.name;
-    let repos = &database.pgbackrest.repos;
+    let repos = database.repos();
     let mut backups = catalog.known_backups(name).await?;
     backups.retain(|backup| repos.contains(&backup.repo));
     let windows = catalog.windows(name).await?;
@@ -237,6 +256,7 @@ async fn database_status(
     Ok(DatabaseStatus {
         database: name.clone(),
         environment: database.environment.clone(),
+        engine: database.engine,
         tier: database.tier.name.clone(),
         last: last_backups(&backups, now),
         running,
@@ -249,14 +269,29 @@ async fn database_status(
         rto: Objective::new(passed.as_ref().map(|proof| proof.recovery_time), database.tier.rto),
         proof: passed.as_ref().map(|proof| proof_status(proof, now)),
         size_bytes: backups.iter().max_by_key(|backup| backup.stopped_at).map(|backup| backup.size),
-        stored_bytes: backups
-            .iter()
-            .filter(|backup| backup.status != BackupStatus::Lost)
-            .filter_map(|backup| backup.repo_delta)
-            .sum(),
-        wal: sample,
+        stored_bytes: backups.iter().filter(|backup| backup.status != BackupStatus::Lost).map(stored_bytes).sum(),
+        copies: newest_copies(&backups),
+        // What pgBackRest's last check saw says nothing about a database that is dumped now.
+        wal: sample.filter(|_| !database.engine.is_dump()),
         alarms,
     })
+}
+
+/// What a backup takes in its repository, or in all storages together.
+fn stored_bytes(backup: &Backup) -> u64 {
+    let one = backup.repo_delta.unwrap_or_default();
+    let is_there =
+        |copy: &&BackupCopy| !matches!(copy.state, CopyState::Missing | CopyState::Failed | CopyState::Deleted);
+    match &backup.dump {
+        Some(dump) => one * dump.copies.iter().filter(is_there).count() as u64,
+        None => one,
+    }
+}
+
+fn newest_copies(backups: &[Backup]) -> Vec<BackupCopy> {
+    let good = backups.iter().filter(|backup| backup.is_good());
+    let newest = good.max_by_key(|backup| backup.started_at).and_then(|backup| backup.dump.as_ref());
+    newest.map(|dump| dump.copies.clone()).unwrap_or_default()
 }
 
 fn last_backups(backups: &[Backup], now: DateTime<Utc>) -> BTreeMap<BackupType, LastBackup> {
@@ -285,8 +320,17 @@ fn next_slots(policy: &Policy, name: &DatabaseName, now: DateTime<Utc>) -> Vec<N
 
 fn running(open: &crate::record::OpenRun) -> Running {
     let log = open.attempt.as_ref().and_then(|attempt| attempt.log_path.as_ref());
-    let percent = log.and_then(|directory| engine::pgbackrest::log::percent_in(&directory.join("backup.log")));
-    Running { run: open.run.id, kind: open.run.job.kind, since: open.run.started_at, percent }
+    let amount = log.and_then(|directory| progress::last_told(directory));
+    let by_log = || engine::pgbackrest::log::percent_in(&log?.join("backup.log"));
+    Running {
+        run: open.run.id,
+        kind: open.run.job.kind,
+        since: open.run.started_at,
+        percent: amount.map_or_else(by_log, |amount| amount.percent),
+        bytes: amount.map(|amount| amount.bytes),
+        rate: amount.map(|amount| amount.rate),
+        eta_seconds: amount.and_then(|amount| amount.eta).map(|eta| eta.as_secs()),
+    }
 }
 
 fn proof_status(proof: &Proof, now: DateTime<Utc>) -> ProofStatus {

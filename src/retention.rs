@@ -12,7 +12,8 @@
 //! policy can lower: whatever a kept backup needs; the newest good full and the newest good backup; the newest proven
 //! ones; what is held or pinned; and a backup that is not good, until a newer good one of its type or a larger takes its
 //! place. *Good* means here: its status is good, and so is all that it needs, down to a full that is still there. Only
-//! such backups count, so a week of failures pushes nothing out; the others go when the good ones around them go.
+//! such backups count, so a week of failures pushes nothing out; the others go when the good ones around them go. A dump
+//! without a copy that is known to be good is not good either, and a person must look at it: no plan ends it.
 //!
 //! A kept diff keeps its full even beyond `full = N`; the other way round, choosing fewer fulls never removes a diff that
 //! a rule of its own keeps. Planning is pure and settles at once: a second plan over what the first kept ends nothing.
@@ -20,6 +21,7 @@
 //! A newcomer would count `lost` or `expired` ones, or delete to make room for them. They are not looked at.
 
 mod chain;
+pub mod delete;
 mod rule;
 
 #[cfg(test)]
@@ -33,7 +35,7 @@ use serde::Serialize;
 use self::chain::Chain;
 use crate::{
     policy::Retention,
-    record::{Backup, RepoKey},
+    record::{Backup, CopyState, RepoKey},
 };
 
 /// What becomes of one backup, and why.
@@ -64,6 +66,16 @@ impl Plan {
     pub fn expire(&self) -> Vec<&Decision> {
         self.decisions.iter().filter(|decision| !decision.keep).collect()
     }
+}
+
+/// Whether a backup can be relied on: it is good, and a dump lies whole in a storage.
+pub(crate) fn is_sound(backup: &Backup) -> bool {
+    backup.is_good() && !lacks_copy(backup)
+}
+
+/// Whether it is a dump of which no copy is known to be good.
+fn lacks_copy(backup: &Backup) -> bool {
+    backup.dump.as_ref().is_some_and(|dump| dump.copies.iter().all(|copy| copy.state != CopyState::Good))
 }
 
 /// Decides about the backups of one repository. `pinned` names labels that are in use now, with the reason.
@@ -98,6 +110,9 @@ fn floors(chain: &Chain, rules: &Retention, pinned: &BTreeMap<String, String>, k
     for (at, backup) in chain.backups.iter().enumerate() {
         if !chain.is_good(at) && chain.replacement(at).is_none() {
             kept[at].push(format!("kept: {}, but no newer good backup takes its place", chain.trouble(at)));
+        }
+        if lacks_copy(backup) {
+            kept[at].push("kept: no copy of it is known to be good, so it is neither counted nor ended".to_owned());
         }
         if let Some(why) = &backup.held {
             kept[at].push(format!("kept: held, {why}"));

@@ -1,10 +1,13 @@
-//! A throw-away PostgreSQL server that can reach nothing but its own scratch directory.
+//! A throw-away server that can reach nothing but its own scratch directory.
 //!
 //! A restored cluster is dangerous: it replays a tablespace into production's directory, archives into production's
 //! stanza, takes rows from production's replication slots, runs production's cron jobs a second time. All of that has
 //! happened. So it runs behind bubblewrap, in user, process, network, IPC and mount namespaces of its own. It sees the
 //! system's programs, read-only, and its scratch directory, and nothing else of the file system; it has no network; its
 //! configuration is ours and not what was restored; it dies with us.
+//!
+//! A dump is loaded in there as well, and a SQLite file is opened in there: what a dump says is executed, `\!` in the one
+//! for `psql` and `system` in the one for `mariadb` included.
 //!
 //! We need no privilege for it, and do without where there is none: what cannot be isolated is not started. Another user
 //! of the operating system would be the second best; recovery then stops at the first tablespace that was created after
@@ -28,7 +31,7 @@ use std::{
 };
 
 pub use self::{
-    config::{Cluster, FLOORS, Target, write_configuration},
+    config::{Cluster, FLOORS, Start, Target, write_configuration},
     layout::{Layout, PORT},
     log::RecoveryLog,
     server::{Server, Trouble, nobody_names},
@@ -195,14 +198,21 @@ impl Sandbox {
         self.wrap(self.programs.join(program))
     }
 
-    /// Looks around from inside: true when none of these directories holds anything of PostgreSQL there.
+    /// A command that runs another program inside; its arguments go with it, its environment and its deadline do not.
+    pub fn enter(&self, command: &Command) -> Command {
+        self.wrap(command.program().to_owned()).args(command.arguments().iter().cloned())
+    }
+
+    /// Looks around from inside: true when none of these directories holds anything of PostgreSQL or MariaDB there, and
+    /// none of these files is there.
     ///
     /// # Errors
     /// When the sandbox cannot be put up.
-    pub async fn cannot_see(&self, directories: &[PathBuf], stop: &Stop) -> Result<bool, SandboxError> {
+    pub async fn cannot_see(&self, paths: &[PathBuf], stop: &Stop) -> Result<bool, SandboxError> {
         const SEEN: i32 = 3;
-        const LOOK: &str = r#"for d; do for f in "$d"/PG_*; do [ ! -e "$f" ] || exit 3; done; done"#;
-        let look = self.wrap(PathBuf::from("/bin/sh")).args(["-c", LOOK, "look"]).args(directories);
+        const LOOK: &str =
+            r#"for d; do for f in "$d"/PG_* "$d"/ibdata*; do [ ! -e "$f" ] && [ ! -f "$d" ] || exit 3; done; done"#;
+        let look = self.wrap(PathBuf::from("/bin/sh")).args(["-c", LOOK, "look"]).args(paths);
         let looked = capture(&look.timeout(Some(Duration::from_secs(60))), stop).await?;
         match looked.ending {
             Ending::Exited(0) => Ok(true),

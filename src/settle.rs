@@ -4,6 +4,9 @@
 //! log file; a backup with the run's id is in the repository → the run succeeded; otherwise what is left of its process
 //! group is ended and the run was interrupted, and its slot becomes due again, at most twice.
 //!
+//! A dump is never adopted: its reader was the process that died, so its tool ends by itself. Whether it was finished is
+//! told by the manifest in a storage.
+//!
 //! A newcomer would look at the exit code in the log alone. A crash between the tool's last step and its last line
 //! leaves a good backup behind a log without an end, so the repository is asked first.
 
@@ -16,7 +19,7 @@ use crate::{
     clock::{self, age},
     engine::pgbackrest::{PgBackRest, exit, log},
     error::{ExitCode, chain},
-    job::{Runner, Silence, clean_scratch, sync},
+    job::{Runner, Silence, clean_scratch, dump, sync},
     policy::Database,
     process::{self, Adopted, Ending, Finished},
     record::{
@@ -74,6 +77,7 @@ pub async fn settle(runner: &Runner, open: &OpenRun) -> Result<Settled, catalog:
         return Ok(Settled::Owned);
     }
     if open.run.job.kind.backup_type().is_some()
+        && dumped(runner, open).is_none()
         && let Some(identity) = living_tool(open)
     {
         return Ok(Settled::Orphaned(identity));
@@ -115,6 +119,12 @@ fn database_of<'r>(runner: &'r Runner, open: &OpenRun) -> Option<&'r Database> {
     open.run.job.database.as_ref().and_then(|name| runner.policy.databases.get(name))
 }
 
+/// The database of a run that makes a dump.
+fn dumped<'r>(runner: &'r Runner, open: &OpenRun) -> Option<&'r Database> {
+    let is_backup = open.run.job.kind.backup_type().is_some();
+    database_of(runner, open).filter(|database| is_backup && database.engine.is_dump())
+}
+
 /// The tool of a run, by its recorded identity, or by the run's id among its arguments when the crash came between its
 /// start and the recording.
 fn living_tool(open: &OpenRun) -> Option<ProcessIdentity> {
@@ -126,6 +136,9 @@ fn living_tool(open: &OpenRun) -> Option<ProcessIdentity> {
 }
 
 async fn conclude(runner: &Runner, open: &OpenRun, seen: Option<&Finished>) -> Result<Settled, catalog::Error> {
+    if let Some(database) = dumped(runner, open) {
+        return conclude_dump(runner, open, database).await;
+    }
     if open.run.job.kind.backup_type().is_some() {
         match found_in_repository(runner, open).await {
             Ok(Some(backup)) => return close_found(runner, open, &backup).await,
@@ -138,6 +151,20 @@ async fn conclude(runner: &Runner, open: &OpenRun, seen: Option<&Finished>) -> R
     let state = if failure.class == ErrorClass::Stopped { RunState::Interrupted } else { RunState::Failed };
     let summary = failure.message.clone();
     close(runner, open, state, Some(failure), summary).await
+}
+
+/// What the tool of a dump still does is of no use: it is ended before its leftovers go.
+async fn conclude_dump(runner: &Runner, open: &OpenRun, database: &Database) -> Result<Settled, catalog::Error> {
+    end_leftovers(runner, open).await;
+    match dump::settle(runner, database, open).await {
+        Ok(Some(backup)) => close_found(runner, open, &backup).await,
+        Ok(None) => {
+            let failure = interrupted(open);
+            let summary = failure.message.clone();
+            close(runner, open, RunState::Interrupted, Some(failure), summary).await
+        }
+        Err(problem) => Ok(Settled::Undecided(problem)),
+    }
 }
 
 /// A backup that was finished is judged as it would have been by its own run.

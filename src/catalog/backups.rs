@@ -8,10 +8,22 @@ use chrono::{DateTime, Utc};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    Catalog, Result,
+    Catalog, Result, audit, dumps,
     fields::{Fields, json, millis, size},
 };
-use crate::record::{Backup, BackupStatus, DatabaseName};
+use crate::record::{Backup, BackupStatus, DatabaseName, EngineKind, words};
+
+words! {
+    /// What decides the order of backups.
+    BackupSort {
+        /// The newest first.
+        Created = "created",
+        /// The largest first.
+        Size = "size",
+        /// By database, of each the newest first.
+        Database = "database",
+    }
+}
 
 /// Which backups are wanted; what is not set does not matter.
 #[derive(Debug, Clone, Default)]
@@ -20,12 +32,16 @@ pub struct BackupFilter {
     pub database: Option<DatabaseName>,
     /// Of this environment.
     pub environment: Option<String>,
+    /// Made by this engine.
+    pub engine: Option<EngineKind>,
     /// Stopped at this moment or later.
     pub since: Option<DateTime<Utc>>,
     /// With this text in its name, its label or its identity.
     pub name: Option<String>,
     /// Also those that are lost or were ended.
     pub include_expired: bool,
+    /// In this order; the newest first when not set.
+    pub sort: Option<BackupSort>,
     /// At most so many; 0 is all.
     pub limit: u32,
 }
@@ -83,17 +99,17 @@ impl Catalog {
         self.read("listing known backups", async |conn| {
             let sql =
                 "select * from backups where status <> 'expired' and database = ? order by stopped_at desc, id desc";
-            let rows = sqlx::query(sql).bind(database.as_str()).fetch_all(conn).await?;
-            rows.iter().map(backup).collect()
+            let rows = sqlx::query(sql).bind(database.as_str()).fetch_all(&mut *conn).await?;
+            read(conn, &rows).await
         })
         .await
     }
 
-    /// Backups, the newest first.
+    /// Backups in the order of the filter.
     pub async fn all_backups(&self, filter: &BackupFilter) -> Result<Vec<Backup>> {
         self.read("listing backups", async |conn| {
-            let rows = matching(filter).build().fetch_all(conn).await?;
-            rows.iter().map(backup).collect()
+            let rows = matching(filter).build().fetch_all(&mut *conn).await?;
+            read(conn, &rows).await
         })
         .await
     }
@@ -101,8 +117,8 @@ impl Catalog {
     /// A backup by its identity.
     pub async fn backup(&self, id: &str) -> Result<Option<Backup>> {
         self.read("reading a backup", async |conn| {
-            let row = sqlx::query("select * from backups where id = ?").bind(id).fetch_optional(conn).await?;
-            row.as_ref().map(backup).transpose()
+            let row = sqlx::query("select * from backups where id = ?").bind(id).fetch_all(&mut *conn).await?;
+            Ok(read(conn, &row).await?.pop())
         })
         .await
     }
@@ -146,21 +162,57 @@ impl Catalog {
         .await
     }
 
-    /// Keeps a backup until it is released. False: there is no such backup.
-    pub async fn hold(&self, id: &str, reason: &str) -> Result<bool> {
-        self.set_hold(id, Some(reason)).await
+    /// Ends a backup as long as nobody holds it and it still is what it was taken for; tells whether it did. Nothing is
+    /// said of its copies any more, in the same step: from now on each may be half deleted.
+    pub async fn end_backup(&self, id: &str, was: BackupStatus, reason: &str, now: DateTime<Utc>) -> Result<bool> {
+        self.write("ending a backup", async |conn| {
+            let ended = sqlx::query(
+                "update backups set status = 'expired', status_reason = ?,
+                        expired_at = iif(status = 'expired', expired_at, ?)
+                  where id = ? and held is null and status = ?",
+            )
+            .bind(reason)
+            .bind(millis(now))
+            .bind(id)
+            .bind(was.as_str())
+            .execute(&mut *conn)
+            .await?;
+            if ended.rows_affected() == 0 {
+                return Ok(false);
+            }
+            dumps::doubt_copies(conn, id, "its deletion was begun").await?;
+            Ok(true)
+        })
+        .await
     }
 
-    /// Ends a hold. False: there is no such backup.
-    pub async fn release(&self, id: &str) -> Result<bool> {
-        self.set_hold(id, None).await
+    /// Keeps a backup until `who` or another releases it. Returns the new head of the audit; none: there is no such
+    /// backup, or it was ended.
+    pub async fn hold(&self, id: &str, reason: &str, who: &str, now: DateTime<Utc>) -> Result<Option<String>> {
+        self.set_hold(id, Some(reason), ("hold", reason), who, now).await
     }
 
-    async fn set_hold(&self, id: &str, reason: Option<&str>) -> Result<bool> {
+    /// Ends a hold. Returns the new head of the audit; none: there is no such backup.
+    pub async fn release(&self, id: &str, why: &str, who: &str, now: DateTime<Utc>) -> Result<Option<String>> {
+        self.set_hold(id, None, ("release", why), who, now).await
+    }
+
+    async fn set_hold(
+        &self,
+        id: &str,
+        held: Option<&str>,
+        (action, detail): (&'static str, &str),
+        who: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<String>> {
         self.write("holding a backup", async |conn| {
-            let done =
-                sqlx::query("update backups set held = ? where id = ?").bind(reason).bind(id).execute(conn).await?;
-            Ok(done.rows_affected() > 0)
+            // What was ended may be half gone; a hold of it would promise too much.
+            let sql =
+                "update backups set held = ?1 where id = ?2 and (?1 is null or status <> 'expired') returning database";
+            let database: Option<String> =
+                sqlx::query_scalar(sql).bind(held).bind(id).fetch_optional(&mut *conn).await?;
+            let Some(database) = database else { return Ok(None) };
+            audit::append(conn, who, action, &format!("{database} {id}"), detail, now).await.map(Some)
         })
         .await
     }
@@ -187,7 +239,7 @@ async fn free_id(conn: &mut SqliteConnection, wanted: &str, taken: &'static str)
     Ok(id)
 }
 
-async fn upsert(
+pub(super) async fn upsert(
     conn: &mut SqliteConnection,
     id: &str,
     backup: &Backup,
@@ -267,6 +319,9 @@ fn matching(filter: &BackupFilter) -> QueryBuilder<Sqlite> {
     if let Some(environment) = &filter.environment {
         sql.push(" and environment = ").push_bind(environment.clone());
     }
+    if let Some(engine) = filter.engine {
+        sql.push(" and engine = ").push_bind(engine.as_str());
+    }
     if let Some(since) = filter.since {
         sql.push(" and stopped_at >= ").push_bind(millis(since));
     }
@@ -276,8 +331,20 @@ fn matching(filter: &BackupFilter) -> QueryBuilder<Sqlite> {
         sql.push(") or instr(id, ").push_bind(name.clone()).push("))");
     }
     let limit = if filter.limit == 0 { i64::MAX } else { i64::from(filter.limit) };
-    sql.push(" order by stopped_at desc, id desc limit ").push_bind(limit);
+    sql.push(match filter.sort.unwrap_or(BackupSort::Created) {
+        BackupSort::Created => " order by stopped_at desc, id desc",
+        BackupSort::Size => " order by size desc, stopped_at desc, id desc",
+        BackupSort::Database => " order by database, stopped_at desc, id desc",
+    });
+    sql.push(" limit ").push_bind(limit);
     sql
+}
+
+/// Backups from their rows, with what the dumps among them have beyond.
+async fn read(conn: &mut SqliteConnection, rows: &[SqliteRow]) -> sqlx::Result<Vec<Backup>> {
+    let mut backups = rows.iter().map(backup).collect::<sqlx::Result<Vec<_>>>()?;
+    dumps::attach(conn, &mut backups).await?;
+    Ok(backups)
 }
 
 fn backup(row: &SqliteRow) -> sqlx::Result<Backup> {
@@ -316,13 +383,17 @@ fn backup(row: &SqliteRow) -> sqlx::Result<Backup> {
         held: row.opt_text("held")?,
         proven_at: row.opt_time("proven_at")?,
         created_by: row.text("created_by")?,
+        dump: None,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::testing::{at, backup as some, catalog, plan, proof};
+    use crate::catalog::{
+        Chain,
+        testing::{at, backup as some, catalog, dump, plan, proof},
+    };
 
     #[tokio::test]
     async fn a_backup_reads_back_as_it_was_written() {
@@ -343,16 +414,21 @@ mod tests {
         let (_dir, catalog) = catalog().await;
         let seen = some("orders", "20260101-000000F", 100);
         let id = catalog.record_backup(&seen).await.unwrap();
-        assert!(catalog.hold(&id, "audit").await.unwrap());
+        assert!(catalog.hold(&id, "audit", "ada", at(150)).await.unwrap().is_some());
         catalog.record_proof(&proof(&catalog, &id, 200, true).await).await.unwrap();
         let again = Backup { id: "another".to_owned(), size: 9, ..seen };
         assert_eq!(catalog.record_backup(&again).await.unwrap(), id, "it keeps its identity");
         let found = catalog.backup(&id).await.unwrap().unwrap();
         assert_eq!((found.size, found.held.as_deref(), found.proven_at), (9, Some("audit"), Some(at(200))));
-        assert!(catalog.release(&id).await.unwrap());
+        let head = catalog.release(&id, "no more needed", "bob", at(250)).await.unwrap().unwrap();
         catalog.record_backup(&Backup { held: Some("audit".to_owned()), ..again }).await.unwrap();
         assert_eq!(catalog.backup(&id).await.unwrap().unwrap().held, None, "a release is not undone");
-        assert!(!catalog.hold("nothing", "x").await.unwrap());
+        assert_eq!(catalog.hold("nothing", "x", "ada", at(300)).await.unwrap(), None);
+        let told = catalog.audit_list(9).await.unwrap();
+        let told: Vec<_> =
+            told.iter().map(|entry| (entry.actor.as_str(), entry.action.as_str(), entry.detail.as_str())).collect();
+        assert_eq!(told, [("bob", "release", "no more needed"), ("ada", "hold", "audit")]);
+        assert_eq!(catalog.audit_verify().await.unwrap(), Chain::Whole { count: 2, head });
     }
 
     #[tokio::test]
@@ -407,6 +483,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_hold_wins_over_an_end_that_was_planned_before_it() {
+        let (_dir, catalog) = catalog().await;
+        let made = dump("shop", "backup-1", 500);
+        catalog.record_dump(&made).await.unwrap();
+        let end = async |was| catalog.end_backup("backup-1", was, "beyond full = 1", at(900)).await.unwrap();
+        catalog.hold("backup-1", "audit", "ada", at(800)).await.unwrap();
+        assert!(!end(BackupStatus::Good).await, "it is held");
+        assert_eq!(catalog.backup("backup-1").await.unwrap().unwrap().dump, made.dump);
+        catalog.release("backup-1", "done", "ada", at(801)).await.unwrap();
+        assert!(!end(BackupStatus::Damaged).await, "it is not what it was planned as");
+        assert!(end(BackupStatus::Good).await);
+        assert_eq!(catalog.hold("backup-1", "audit", "ada", at(901)).await.unwrap(), None, "a hold comes too late");
+        assert!(!end(BackupStatus::Good).await, "it was ended already");
+        assert!(end(BackupStatus::Expired).await, "and may go on");
+        assert!(!catalog.end_backup("nothing", BackupStatus::Good, "x", at(900)).await.unwrap());
+    }
+
+    #[tokio::test]
     async fn an_old_answer_of_the_repository_revives_nothing() {
         let (_dir, catalog) = catalog().await;
         let seen = some("orders", "20260101-000000F", 100);
@@ -439,7 +533,25 @@ mod tests {
             assert_eq!(found(BackupFilter { name: Some(text.to_owned()), ..any.clone() }).await, ["20260101-000000F"]);
         }
         let database = Some("stock".parse().unwrap());
-        assert_eq!(found(BackupFilter { database, include_expired: true, ..any }).await, ["20260102-000000F"]);
+        assert_eq!(found(BackupFilter { database, include_expired: true, ..any.clone() }).await, ["20260102-000000F"]);
+        catalog.record_dump(&dump("shop", "backup-20260101-000000", 50)).await.unwrap();
+        let engine = Some(EngineKind::PgDump);
+        assert_eq!(found(BackupFilter { engine, ..any }).await, ["backup-20260101-000000"]);
+    }
+
+    #[tokio::test]
+    async fn backups_are_told_in_the_order_that_is_asked_for() {
+        let (_dir, catalog) = catalog().await;
+        for (database, label, stopped, size) in [("b", "old", 100, 9), ("a", "mid", 200, 7), ("b", "new", 300, 8)] {
+            catalog.record_backup(&Backup { size, ..some(database, label, stopped) }).await.unwrap();
+        }
+        let told = async |sort| -> Vec<String> {
+            let filter = BackupFilter { sort: Some(sort), ..BackupFilter::default() };
+            catalog.all_backups(&filter).await.unwrap().into_iter().map(|b| b.label).collect()
+        };
+        assert_eq!(told(BackupSort::Created).await, ["new", "mid", "old"]);
+        assert_eq!(told(BackupSort::Size).await, ["old", "new", "mid"]);
+        assert_eq!(told(BackupSort::Database).await, ["mid", "new", "old"]);
     }
 
     #[tokio::test]

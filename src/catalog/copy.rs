@@ -106,17 +106,17 @@ pub(super) async fn check(path: &Path) -> Result<()> {
 async fn check_content(conn: &mut SqliteConnection, path: &Path) -> Result<()> {
     let failed = |source| Error::of("checking", path, source);
     let known = schema::newest();
-    match schema::found(conn).await.map_err(failed)? {
+    let found = match schema::found(conn).await.map_err(failed)? {
         Some(found) if found > known => return Err(Error::TooNew { path: path.to_owned(), found, known }),
-        Some(_) => (),
+        Some(found) => found,
         None => return Err(Error::corrupt(path, "it has no tables")),
-    }
+    };
     let verdicts: Vec<String> =
         sqlx::query_scalar("pragma integrity_check(10)").fetch_all(&mut *conn).await.map_err(failed)?;
     if verdicts != ["ok"] {
         return Err(Error::corrupt(path, verdicts.join("; ")));
     }
-    match schema::damage(conn).await.map_err(failed)? {
+    match schema::damage(conn, found).await.map_err(failed)? {
         Some(why) => Err(Error::corrupt(path, why)),
         None => Ok(()),
     }

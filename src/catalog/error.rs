@@ -143,10 +143,10 @@ impl Error {
     /// What a person should do next; a full sentence.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Error::Missing { .. } => "Start the daemon once with `backstop run`; it makes the catalog.",
+            Error::Missing { .. } => "The first `backstop backup`, or the start of the daemon, makes it.",
             Error::Vanished { .. } | Error::Corrupt { .. } => {
                 "Restart the daemon: it moves what is left aside, restores the newest good copy and deletes no backup \
-                 until `backstop catalog accept`."
+                 until `backstop catalog accept`. Without a copy, `backstop catalog rebuild` reads the storages."
             }
             Error::TooNew { .. } => "Install the release that wrote it, or a newer one.",
             Error::TooOld { .. } => "Restart the daemon with this release; it upgrades the catalog.",

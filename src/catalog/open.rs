@@ -193,7 +193,7 @@ async fn prepare(writer: &SqlitePool, path: &Path, may_create: bool, now: DateTi
         let migrated = schema::MIGRATOR.run_direct(None, &mut *tx, false).await;
         migrated.map_err(|source| Error::migration(path, source))?;
     }
-    if let Some(why) = schema::damage(&mut tx).await.map_err(failed)? {
+    if let Some(why) = schema::damage(&mut tx, known).await.map_err(failed)? {
         return Err(Error::corrupt(path, why));
     }
     let instance = instance(&mut tx, now).await.map_err(failed)?;

@@ -2,14 +2,34 @@
 //!
 //! A newcomer would store only those that passed; one that failed is the most useful row here.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Catalog, Result,
-    fields::{Fields, length, millis, size},
+    fields::{Fields, json, length, millis, size},
 };
 use crate::record::{DatabaseName, Proof, ProofStep, RunId};
+
+/// A proof without its steps.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProofSummary {
+    /// Its row.
+    pub id: i64,
+    /// The run that did it.
+    pub run: RunId,
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+    /// Whether it passed.
+    pub passed: bool,
+    /// The moment in production's life to which the copy was recovered.
+    pub recovered_to: Option<DateTime<Utc>>,
+    /// The measured RTO.
+    pub recovery_seconds: f64,
+}
 
 impl Catalog {
     /// Remembers a test restore; a passed one makes its backup proven. Returns its row; `id` is ignored.
@@ -55,6 +75,21 @@ impl Catalog {
         .await
     }
 
+    /// The proofs of some backups without their steps, by backup, the newest first.
+    pub async fn proofs_of(&self, ids: &[String]) -> Result<HashMap<String, Vec<ProofSummary>>> {
+        let ids = json(&ids);
+        self.read("listing the proofs of backups", async |conn| {
+            let sql = "select id, run_id, backup_id, finished_at, passed, recovered_to, recovery_time from proofs
+                        where backup_id in (select value from json_each(?)) order by id desc";
+            let mut proofs: HashMap<String, Vec<ProofSummary>> = HashMap::new();
+            for row in sqlx::query(sql).bind(&ids).fetch_all(conn).await? {
+                proofs.entry(row.text("backup_id")?).or_default().push(summary(&row)?);
+            }
+            Ok(proofs)
+        })
+        .await
+    }
+
     /// The proofs of a database, the newest first; at most `limit`.
     pub async fn proofs(&self, database: &DatabaseName, limit: u32) -> Result<Vec<Proof>> {
         self.read("listing proofs", async |conn| {
@@ -68,6 +103,17 @@ impl Catalog {
         })
         .await
     }
+}
+
+fn summary(row: &SqliteRow) -> sqlx::Result<ProofSummary> {
+    Ok(ProofSummary {
+        id: row.int("id")?,
+        run: row.int("run_id")?,
+        finished_at: row.time("finished_at")?,
+        passed: row.int("passed")? != 0,
+        recovered_to: row.opt_time("recovered_to")?,
+        recovery_seconds: row.length("recovery_time")?.as_secs_f64(),
+    })
 }
 
 async fn insert(conn: &mut SqliteConnection, proof: &Proof) -> sqlx::Result<i64> {
@@ -171,6 +217,11 @@ mod tests {
         assert_eq!(catalog.latest_proof(&orders).await.unwrap().unwrap().id, again);
         assert_eq!(catalog.latest_passed_proof(&orders).await.unwrap().unwrap().id, passed);
         assert_eq!(catalog.backup(&id).await.unwrap().unwrap().proven_at, Some(at(200)));
+        let summaries = catalog.proofs_of(&[id.clone(), "nothing".to_owned()]).await.unwrap();
+        assert_eq!(summaries.len(), 1);
+        let told: Vec<_> = summaries[&id].iter().map(|proof| (proof.id, proof.passed)).collect();
+        assert_eq!(told, [(again, false), (passed, true), (failed, false)]);
+        assert_eq!(summaries[&id][0].recovery_seconds, 2.5);
         let ids: Vec<i64> = catalog.proofs(&orders, 10).await.unwrap().iter().map(|proof| proof.id).collect();
         assert_eq!(ids, [again, passed, failed]);
     }

@@ -11,24 +11,25 @@ pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 /// `application_id` of a catalog: "BSTP".
 const APPLICATION_ID: i64 = 0x4253_5450;
 
-/// Every table; one that is missing or whose first page cannot be read means damage.
-const TABLES: &[&str] = &[
-    "meta",
-    "jobs",
-    "slots",
-    "runs",
-    "attempts",
-    "backup_ids",
-    "backups",
-    "artifacts",
-    "copies",
-    "proofs",
-    "proof_steps",
-    "wal_samples",
-    "windows",
-    "alerts",
-    "audit",
-    "policies",
+/// Every table with the schema that brought it; one that is missing or whose first page cannot be read means damage.
+const TABLES: &[(&str, i64)] = &[
+    ("meta", 1),
+    ("jobs", 1),
+    ("slots", 1),
+    ("runs", 1),
+    ("attempts", 1),
+    ("backup_ids", 1),
+    ("backups", 1),
+    ("artifacts", 1),
+    ("copies", 1),
+    ("proofs", 1),
+    ("proof_steps", 1),
+    ("wal_samples", 1),
+    ("windows", 1),
+    ("alerts", 1),
+    ("audit", 1),
+    ("policies", 1),
+    ("dumps", 2),
 ];
 
 /// The newest migration that was applied; none in a file without any.
@@ -46,15 +47,16 @@ pub(super) fn newest() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
-/// What is wrong with the file, as far as a glance tells; a full check of a large file would delay each start.
-pub(super) async fn damage(conn: &mut SqliteConnection) -> sqlx::Result<Option<String>> {
+/// What is wrong with a file of this schema, as far as a glance tells; a full check of a large file would delay each
+/// start. The copies of an older release are as whole as ever.
+pub(super) async fn damage(conn: &mut SqliteConnection, schema: i64) -> sqlx::Result<Option<String>> {
     let id: i64 = sqlx::query_scalar("pragma application_id").fetch_one(&mut *conn).await?;
     if id != APPLICATION_ID {
         return Ok(Some("it belongs to another program".to_owned()));
     }
     let sql = "select name from sqlite_schema where type = 'table'";
     let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *conn).await?;
-    for table in TABLES {
+    for (table, _) in TABLES.iter().filter(|(_, since)| *since <= schema) {
         if !found.iter().any(|name| name == table) {
             return Ok(Some(format!("table `{table}` is missing")));
         }
@@ -66,14 +68,14 @@ pub(super) async fn damage(conn: &mut SqliteConnection) -> sqlx::Result<Option<S
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{fs, io::Read, path::Path};
 
     use sqlx::Executor;
 
     use super::*;
     use crate::catalog::{
-        Catalog, Error,
-        testing::{at, audit_something, catalog},
+        Catalog, Chain, Error, Opened,
+        testing::{at, audit_something, catalog, dump},
     };
 
     #[test]
@@ -95,7 +97,7 @@ mod tests {
                     and name not like 'sqlite%' and name not like '\\_sqlx%' escape '\\'";
         let mut found: Vec<(String, bool)> = sqlx::query_as(sql).fetch_all(&catalog.inner.reader).await.unwrap();
         found.sort();
-        let mut expected: Vec<(String, bool)> = TABLES.iter().map(|name| ((*name).to_owned(), true)).collect();
+        let mut expected: Vec<(String, bool)> = TABLES.iter().map(|(name, _)| ((*name).to_owned(), true)).collect();
         expected.sort();
         assert_eq!(found, expected);
     }
@@ -114,10 +116,50 @@ mod tests {
     #[tokio::test]
     async fn an_older_schema_is_not_upgraded_by_a_reader() {
         let (dir, first) = catalog().await;
-        let older = "update _sqlx_migrations set version = 0";
+        let older = "update _sqlx_migrations set version = version - 2";
         first.inner.writer.as_ref().unwrap().execute(older).await.unwrap();
         let opened = Catalog::open_read_only(dir.path()).await;
         assert!(matches!(opened, Err(Error::TooOld { found: 0, .. })), "{opened:?}");
+    }
+
+    /// A nightly copy that the first release made: a backup with a name, a tag, a hold and a proof; a WAL sample.
+    const SCHEMA_1: &[u8] = include_bytes!("../../tests/samples/catalog-schema-1.db.gz");
+
+    async fn holds_what_the_first_release_wrote(catalog: &Catalog) {
+        let found = catalog.backup("backup-orders-20260101-000000F").await.unwrap().unwrap();
+        assert_eq!((found.name.as_deref(), found.held.as_deref()), (Some("before-upgrade"), Some("audit")));
+        assert_eq!((found.tags, found.proven_at, found.dump), (vec!["a".to_owned()], Some(at(200)), None));
+        assert_eq!(catalog.proofs(&found.database, 9).await.unwrap().len(), 1);
+        assert!(matches!(catalog.audit_verify().await.unwrap(), Chain::Whole { count: 1, .. }));
+        let dump = dump("shop", "backup-20260102-000000", 500);
+        catalog.record_dump(&dump).await.unwrap();
+        assert_eq!(catalog.backup(&dump.id).await.unwrap(), Some(dump));
+    }
+
+    #[tokio::test]
+    async fn a_catalog_of_the_first_schema_is_upgraded_by_a_writer_and_refused_to_a_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(SCHEMA_1).read_to_end(&mut plain).unwrap();
+        fs::write(dir.path().join("catalog.db"), plain).unwrap();
+        let read = Catalog::open_read_only(dir.path()).await;
+        assert!(matches!(read, Err(Error::TooOld { found: 1, .. })), "{read:?}");
+        let upgraded = Catalog::open(dir.path(), at(500)).await.unwrap();
+        holds_what_the_first_release_wrote(&upgraded).await;
+        assert!(Catalog::open_read_only(dir.path()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_first_schema_is_restored_and_upgraded() {
+        let dir = tempfile::tempdir().unwrap();
+        let copies = dir.path().join("catalog-copies");
+        fs::create_dir(&copies).unwrap();
+        fs::write(copies.join("catalog-000001-20260102-000640.db.gz"), SCHEMA_1).unwrap();
+        let (catalog, opened) = Catalog::open_or_recover(dir.path(), at(500)).await.unwrap();
+        assert!(matches!(&opened, Opened::Recovered { from: Some(_), .. }), "{opened:?}");
+        let entered = catalog.audit_list(1).await.unwrap().remove(0);
+        assert_eq!(entered.action, "recover");
+        assert!(catalog.backup("backup-orders-20260101-000000F").await.unwrap().is_some());
     }
 
     #[tokio::test]

@@ -8,8 +8,9 @@ use tempfile::TempDir;
 
 use super::{Catalog, Result};
 use crate::record::{
-    Backup, BackupStatus, BackupType, EngineKind, JobKey, NewRun, ProcessIdentity, Proof, ProofStep, RunEnd, RunId,
-    RunState, Slot, SlotId, StepOutcome, WalSample,
+    Artifact, Backup, BackupCopy, BackupStatus, BackupType, Compression, CopyState, Digest, Dump, DumpFormat,
+    EngineKind, JobKey, NewRun, ProcessIdentity, Proof, ProofStep, Role, RunEnd, RunId, RunState, Slot, SlotId,
+    StepOutcome, WalSample,
 };
 
 /// So many seconds after the first second of 2 January 2026.
@@ -138,7 +139,57 @@ pub(super) fn backup(database: &str, label: &str, stopped: i64) -> Backup {
         held: None,
         proven_at: None,
         created_by: "daemon".to_owned(),
+        dump: None,
     }
+}
+
+/// A dump of 1000 bytes in 10 seconds, 250 bytes stored in each of `local` and `offsite`.
+pub(super) fn dump(database: &str, id: &str, stopped: i64) -> Backup {
+    let digest = |size, sha256: &str| Digest { size, sha256: sha256.to_owned() };
+    let artifact = |role, name: &str, raw, stored| Artifact {
+        role,
+        name: name.to_owned(),
+        raw: digest(raw, "aa"),
+        stored: digest(stored, "bb"),
+        hmac: None,
+    };
+    Backup {
+        id: id.to_owned(),
+        engine: EngineKind::PgDump,
+        repo: 0,
+        label: id.to_owned(),
+        started_at: at(stopped - 10),
+        size: 1000,
+        delta: 1000,
+        repo_delta: Some(250),
+        repo_size: Some(250),
+        wal_start: None,
+        wal_stop: None,
+        lsn_stop: None,
+        dump: Some(Dump {
+            format: DumpFormat::Custom,
+            compression: Compression::default(),
+            encryption: None,
+            directory: format!("{database}/{id}"),
+            artifacts: vec![
+                artifact(Role::Globals, "globals.sql.zst", 100, 50),
+                artifact(Role::Data, "shop.dump.zst", 900, 200),
+            ],
+            copies: vec![copy("offsite", CopyState::Good, stopped), copy("local", CopyState::Good, stopped)],
+            server: "PostgreSQL 15.20".to_owned(),
+            source: database.to_owned(),
+            migrations: None,
+            retention_days: None,
+            expires_at: None,
+            warnings: Vec::new(),
+            verified_at: None,
+        }),
+        ..backup(database, id, stopped)
+    }
+}
+
+pub(super) fn copy(storage: &str, state: CopyState, checked: i64) -> BackupCopy {
+    BackupCopy { storage: storage.to_owned(), state, detail: None, checked_at: at(checked), locked_until: None }
 }
 
 /// A proof that ended at `finished`, with a run of its own.

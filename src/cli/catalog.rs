@@ -1,9 +1,10 @@
-//! `backstop catalog`: its state, and the word that ends recovery mode.
+//! `backstop catalog`: its state, how it is made again from what lies in the storages, and the word that ends recovery
+//! mode.
 
 use serde_json::json;
 
 use super::{
-    Answer,
+    Answer, rebuild,
     session::{Session, catalog_error},
 };
 use crate::{clock, error::Error, job::guard, report::text};
@@ -15,11 +16,14 @@ pub(super) enum CatalogVerb {
     Status,
     /// Accept the catalog as it is after it was recovered: missed jobs are made up for and retention deletes again
     Accept,
+    /// Make the catalog again from the storages and from `pgbackrest info`; the daemon must not run
+    Rebuild,
 }
 
 pub(super) async fn run(session: &Session, verb: &CatalogVerb) -> Result<Answer, Error> {
     let policy = session.policy()?;
     match verb {
+        CatalogVerb::Rebuild => rebuild::run(session).await,
         CatalogVerb::Status => {
             let catalog = session.read_catalog(&policy).await?;
             let recovery = catalog.recovery_mode().await.map_err(catalog_error)?;
@@ -32,7 +36,7 @@ pub(super) async fn run(session: &Session, verb: &CatalogVerb) -> Result<Answer,
         }
         CatalogVerb::Accept => {
             let catalog = session.write_catalog(&policy).await?;
-            catalog.accept(clock::now(), &session.actor).await.map_err(catalog_error)?;
+            catalog.accept(clock::now(), &session.witness).await.map_err(catalog_error)?;
             guard::thaw(&catalog, clock::now()).await.map_err(catalog_error)?;
             let text = "the catalog is accepted; a running daemon takes it up at its next start or reload";
             Ok(Answer::new("catalog", json!({}), text, text))

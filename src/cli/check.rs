@@ -12,12 +12,13 @@ use crate::{
     record::DatabaseName,
 };
 
+mod dump;
 mod probe;
 
 /// What may be asked.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Also look at the tools, the databases, the repositories and the sandbox
+    /// Also look at the tools, the databases, the repositories, the storages, the keys and the sandbox
     #[arg(long)]
     probe: bool,
     /// Probe only this database

@@ -1,10 +1,5 @@
 //! `backstop expire`: the retention plan, shown first, then carried out.
 
-use std::{
-    io::{IsTerminal, Write},
-    time::Duration,
-};
-
 use serde_json::json;
 
 use super::{
@@ -24,9 +19,6 @@ use crate::{
     record::{DatabaseName, JobKind, RepoKey},
     report::text,
 };
-
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What may be asked.
 #[derive(Debug, clap::Args)]
@@ -72,14 +64,15 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
         return Ok(Answer::new("expire", json!({ "expired": [] }), "nothing to expire", text).about(&database));
     }
     if database.protected {
-        confirm(options, &render(&previews, zone), going(&previews), &act.runner.stop).await?;
+        let question = format!("end {} backups?", going(&previews));
+        act::confirm(options.yes, "expire", &render(&previews, zone), &question, &act.runner.stop).await?;
     }
     carry_out(session, &act, &previews).await
 }
 
 async fn carry_out(session: &Session, act: &Act, previews: &[Preview]) -> Result<Answer, Error> {
     let database = &act.database;
-    let several = database.pgbackrest.repos.len() > 1;
+    let several = database.repos().len() > 1;
     let mut texts = Vec::new();
     let mut runs = Vec::new();
     for preview in previews {
@@ -116,7 +109,7 @@ async fn dry_run(session: &Session, options: &Options, policy: &Policy, catalog:
 fn repos(options: &Options, database: &Database) -> Result<Vec<RepoKey>, Error> {
     // Refuses one that the policy does not have.
     act::key(database, JobKind::Expire, options.repo)?;
-    Ok(options.repo.map_or_else(|| database.pgbackrest.repos.clone(), |repo| vec![repo]))
+    Ok(options.repo.map_or_else(|| database.repos().to_vec(), |repo| vec![repo]))
 }
 
 fn going(previews: &[Preview]) -> usize {
@@ -126,7 +119,10 @@ fn going(previews: &[Preview]) -> usize {
 fn render(previews: &[Preview], zone: chrono_tz::Tz) -> String {
     let mut page = String::new();
     for preview in previews {
-        page.push_str(&format!("{} repo {}\n", preview.database, preview.repo));
+        match preview.repo {
+            0 => page.push_str(&format!("{}\n", preview.database)),
+            repo => page.push_str(&format!("{} repo {repo}\n", preview.database)),
+        }
         let mut table = text::table(&["", "LABEL", "TYPE", "STOPPED", "WHY"]);
         for (decision, backup) in preview.rows() {
             let verdict = if decision.keep { "keep" } else { "EXPIRE" };
@@ -146,42 +142,4 @@ fn render(previews: &[Preview], zone: chrono_tz::Tz) -> String {
         }
     }
     page
-}
-
-/// Asks before something protected goes. Without a terminal that is an error which names the flag.
-async fn confirm(options: &Options, page: &str, count: usize, stop: &Stop) -> Result<(), Error> {
-    if options.yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::new(
-            ExitCode::Usage,
-            "the database is protected, so `expire` asks, and there is no terminal to ask on",
-        )
-        .hint("Add `--yes`."));
-    }
-    let _ = write!(std::io::stderr(), "{page}end {count} backups? [y/N] ");
-    // The lock is held meanwhile, so nobody is waited for without end; an interrupt counts as no.
-    let (reply, why) = tokio::select! {
-        reply = line_from_terminal() => (reply, "nothing was deleted"),
-        () = stop.stopped() => (String::new(), "interrupted, nothing was deleted"),
-        () = tokio::time::sleep(PATIENCE) => (String::new(), "no answer came, nothing was deleted"),
-    };
-    match reply.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Error::new(ExitCode::Interrupted, why)),
-    }
-}
-
-/// A line from the terminal; empty at its end. It is read in a thread that nobody waits for: the end of the program
-/// would wait for the runtime's own.
-async fn line_from_terminal() -> String {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line);
-        // Nobody may listen any more.
-        let _ = sender.send(read.map(|_| line).unwrap_or_default());
-    });
-    receiver.await.unwrap_or_default()
 }

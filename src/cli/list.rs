@@ -1,17 +1,19 @@
 //! `backstop list`: the backups.
 
-use chrono::TimeDelta;
-use serde_json::{Value, json};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use serde_json::json;
 
 use super::{
     Answer,
     session::{self, Session, catalog_error},
 };
 use crate::{
-    catalog::BackupFilter,
+    catalog::{BackupFilter, BackupSort, Catalog},
     error::Error,
-    record::{Backup, DatabaseName},
-    report::text,
+    policy::Policy,
+    record::{Backup, DatabaseName, EngineKind},
+    report::{backup::machine_form, text},
 };
 
 /// What may be asked.
@@ -19,57 +21,118 @@ use crate::{
 pub(super) struct Options {
     /// Only this database
     database: Option<DatabaseName>,
+    /// The same, for those who like to name it
+    #[arg(long = "database", value_name = "DATABASE", conflicts_with = "database")]
+    named: Option<DatabaseName>,
     /// Only databases of this environment
     #[arg(long)]
     environment: Option<String>,
+    /// Only backups of this engine: pgbackrest, pg_dump, mysqldump, sqlite
+    #[arg(long)]
+    engine: Option<EngineKind>,
     /// Only backups whose name has this text
     #[arg(long)]
     label: Option<String>,
-    /// Only backups younger than this, e.g. `7d`
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
-    since: Option<std::time::Duration>,
-    /// Also those that retention ended or the repository lost
+    /// Only backups younger than this, e.g. `7d`, or since this day or time (RFC 3339)
+    #[arg(long, value_name = "AGE|TIME", value_parser = since)]
+    since: Option<Since>,
+    /// Also those that retention ended, somebody deleted or the repository lost
     #[arg(long)]
     expired: bool,
-    /// At most so many
+    /// What comes first: created (the newest), size (the largest), database (by name)
+    #[arg(long, default_value = "created", value_name = "KEY")]
+    sort: BackupSort,
+    /// At most so many; 0 is all
     #[arg(long, default_value_t = 100, value_name = "N")]
     limit: u32,
 }
 
+/// Since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// So long ago.
+    Age(TimeDelta),
+    /// A moment.
+    At(DateTime<Utc>),
+    /// The beginning of a day in the policy's zone.
+    Day(NaiveDate),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+        return Ok(Since::At(at.to_utc()));
+    }
+    if let Ok(day) = text.parse() {
+        return Ok(Since::Day(day));
+    }
+    let age = humantime::parse_duration(text).ok().and_then(|age| TimeDelta::from_std(age).ok());
+    age.map(Since::Age).ok_or_else(|| "write an age like `7d`, a day like 2026-11-20, or a time (RFC 3339)".to_owned())
+}
+
+impl Since {
+    fn moment(self, now: DateTime<Utc>, zone: Tz) -> DateTime<Utc> {
+        match self {
+            Since::Age(age) => now - age,
+            Since::At(at) => at,
+            Since::Day(day) => {
+                let midnight = day.and_time(NaiveTime::MIN);
+                // Where the clocks skip midnight, the day begins later; UTC's midnight is near enough.
+                midnight.and_local_timezone(zone).earliest().map_or_else(|| midnight.and_utc(), |at| at.to_utc())
+            }
+        }
+    }
+}
+
 pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, Error> {
     let (policy, catalog, _) = session.policy_for_looking().await?;
-    let since = options.since.and_then(|age| TimeDelta::from_std(age).ok()).map(|age| session.now - age);
+    let database = options.database.clone().or_else(|| options.named.clone());
+    let zone = policy.daemon.timezone;
     let filter = BackupFilter {
-        database: options.database.clone(),
+        database: database.clone(),
         environment: options.environment.clone(),
+        engine: options.engine,
         name: options.label.clone(),
-        since,
+        since: options.since.map(|since| since.moment(session.now, zone)),
         include_expired: options.expired,
+        sort: Some(options.sort),
         limit: options.limit,
     };
     let backups = catalog.all_backups(&filter).await.map_err(catalog_error)?;
-    if let Some(name) = options.database.as_ref().filter(|_| backups.is_empty()) {
-        session::find(&policy, name)?;
+    if let Some(name) = database.filter(|_| backups.is_empty()) {
+        session::find(&policy, &name)?;
     }
-    let text = text::backups_table(&backups, policy.daemon.timezone);
-    let listed: Vec<Value> = backups.iter().map(machine_form).collect();
+    let text = text::backups_table(&backups, zone);
+    let listed = machine_forms(&policy, &catalog, &backups).await?;
     Ok(Answer::new("list", json!({ "backups": listed }), format!("{} backups", backups.len()), text))
 }
 
-/// A backup as the machine form promises it: our facts under the stable names.
-pub(super) fn machine_form(backup: &Backup) -> Value {
-    let mut form = serde_json::to_value(backup).unwrap_or_default();
-    let extra = json!({
-        "backup_id": backup.id,
-        "type": backup.backup_type,
-        "created_at": backup.started_at,
-        "size_bytes": backup.size,
-        "size_human": crate::human::size(backup.size),
-        "duration_seconds": (backup.stopped_at - backup.started_at).num_seconds(),
-        "copies": [{ "repo": backup.repo, "label": backup.label, "stored_bytes": backup.repo_delta }],
-    });
-    if let (Some(form), Some(extra)) = (form.as_object_mut(), extra.as_object()) {
-        form.extend(extra.clone());
+/// Backups in their machine form, with their proofs.
+pub(super) async fn machine_forms(
+    policy: &Policy,
+    catalog: &Catalog,
+    backups: &[Backup],
+) -> Result<Vec<serde_json::Value>, Error> {
+    let ids: Vec<String> = backups.iter().map(|backup| backup.id.clone()).collect();
+    let proofs = catalog.proofs_of(&ids).await.map_err(catalog_error)?;
+    let of = |backup: &Backup| proofs.get(&backup.id).map(Vec::as_slice).unwrap_or_default();
+    Ok(backups.iter().map(|backup| machine_form(policy, backup, of(backup))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_an_age_a_day_or_a_time() {
+        let now: DateTime<Utc> = "2026-11-20T12:00:00Z".parse().unwrap();
+        for (text, moment) in [
+            ("7d", "2026-11-13T12:00:00Z"),
+            ("2026-11-19", "2026-11-18T23:00:00Z"),
+            ("2026-11-19T10:00:00+01:00", "2026-11-19T09:00:00Z"),
+        ] {
+            let moment: DateTime<Utc> = moment.parse().unwrap();
+            assert_eq!(since(text).unwrap().moment(now, Tz::Europe__Berlin), moment, "{text}");
+        }
+        assert!(since("yesterday").unwrap_err().contains("`7d`"));
     }
-    form
 }

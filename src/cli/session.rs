@@ -17,8 +17,10 @@ use crate::{
 pub(super) struct Session {
     /// The policy file.
     pub(super) path: PathBuf,
-    /// Who asks.
+    /// Who asks, for the history.
     pub(super) actor: String,
+    /// Who asks, for the audit.
+    pub(super) witness: String,
     /// The time that is asked about.
     pub(super) now: DateTime<Utc>,
     /// Whether progress may be drawn.
@@ -27,10 +29,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(arguments: &Arguments, actor: String) -> Self {
+    pub(super) fn new(arguments: &Arguments, caller: user::Caller) -> Self {
         Self {
             path: arguments.policy.clone(),
-            actor,
+            actor: caller.name,
+            witness: caller.witness,
             now: arguments.at.unwrap_or_else(clock::now),
             json: arguments.json,
             color: arguments.color,

@@ -33,14 +33,23 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
     if let Some(proof) = proof {
         for step in &proof.steps {
             answer.text.push_str(&format!(
-                "\n  {:<16} {:<8} {:>9}  {}",
+                "\n  {:<17} {:<8} {:>9}  {}",
                 step.name,
                 step.outcome,
                 took(step.duration),
-                step.detail
+                cut(&step.detail)
             ));
         }
         answer.result["proof"] = json!(proof);
     }
     Ok(answer)
+}
+
+/// The evidence as far as people read it in a table; `--json` has all of it.
+fn cut(detail: &str) -> String {
+    const LONGEST: usize = 200;
+    match detail.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} …", &detail[..end]),
+        None => detail.to_owned(),
+    }
 }

@@ -16,13 +16,31 @@ use crate::error::{Error, ExitCode};
 /// Where the state is when the policy cannot tell.
 const DEFAULT_STATE_DIR: &str = "/var/lib/backstop";
 
-/// The person who asks, for the history and the audit: `sudo`'s caller, else the login user, else the user.
-pub(super) fn actor() -> String {
+/// The person who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// A name for the history: `sudo`'s caller, else the login user, else the user.
+    pub(super) name: String,
+    /// All that the system knows of them, for the audit: `ada (uid 0, login uid 1000, SUDO_USER ada)`.
+    pub(super) witness: String,
+}
+
+/// Who asks; to be called before another user is become.
+pub(super) fn caller() -> Caller {
     let login = fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
     // 4294967295 is the kernel's "never logged in".
-    let login = login.filter(|uid| *uid != u32::MAX).and_then(|uid| name_of(Uid::from_raw(uid)));
+    let login = login.filter(|uid| *uid != u32::MAX);
     let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
-    sudo.or(login).or_else(|| name_of(Uid::current())).unwrap_or_else(|| Uid::current().to_string())
+    let login_name = login.and_then(|uid| name_of(Uid::from_raw(uid)));
+    let name = sudo.clone().or(login_name).or_else(|| name_of(Uid::current()));
+    let name = name.unwrap_or_else(|| Uid::current().to_string());
+    Caller { witness: witness(&name, Uid::current().as_raw(), login, sudo.as_deref()), name }
+}
+
+fn witness(name: &str, uid: u32, login: Option<u32>, sudo: Option<&str>) -> String {
+    let login = login.map_or_else(|| "no login".to_owned(), |login| format!("login uid {login}"));
+    let sudo = sudo.map_or_else(String::new, |sudo| format!(", SUDO_USER {sudo}"));
+    format!("{name} (uid {uid}, {login}{sudo})")
 }
 
 fn name_of(uid: Uid) -> Option<String> {
@@ -82,4 +100,15 @@ pub(super) fn state_dir(policy: &Path) -> PathBuf {
     let named = named.and_then(|table| table.get("daemon")?.get("state_dir")?.as_str().map(PathBuf::from));
     let from_environment = || std::env::var_os("BACKSTOP_STATE_DIR").map(PathBuf::from);
     named.or_else(from_environment).unwrap_or_else(|| DEFAULT_STATE_DIR.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_learns_all_that_the_system_knows_of_a_person() {
+        assert_eq!(witness("ada", 0, Some(1000), Some("ada")), "ada (uid 0, login uid 1000, SUDO_USER ada)");
+        assert_eq!(witness("postgres", 105, None, None), "postgres (uid 105, no login)");
+    }
 }

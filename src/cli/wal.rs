@@ -20,14 +20,19 @@ const GAPS: &str = "there are holes that may still fill; they are an alarm when 
 
 pub(super) async fn run(session: &Session, wanted: Option<&DatabaseName>) -> Result<Answer, Error> {
     let policy = session.policy()?;
-    if let Some(name) = wanted {
-        session::find(&policy, name)?;
+    if let Some(name) = wanted
+        && session::find(&policy, name)?.engine.is_dump()
+    {
+        let message = format!("`{name}` is dumped, so there is no WAL to look at");
+        return Err(Error::new(ExitCode::Configuration, message).hint("`backstop status` tells what may be lost."));
     }
     let mut page = String::new();
     let mut results = Vec::new();
     let mut has_gaps = false;
     let mut worst: Option<Error> = None;
-    for database in policy.databases.values().filter(|database| wanted.is_none_or(|name| *name == database.name)) {
+    let is_wanted =
+        |database: &&Database| wanted.is_none_or(|name| *name == database.name) && !database.engine.is_dump();
+    for database in policy.databases.values().filter(is_wanted) {
         let catalog = session.write_catalog(&policy).await?;
         let key = act::key(database, JobKind::Wal, None)?;
         let act = Act::begin(session, policy.clone(), catalog, &key).await?;

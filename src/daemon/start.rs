@@ -14,6 +14,7 @@ use super::{Alarm, Daemon, Queue, Signals, index};
 use crate::{
     catalog::{self, Catalog, Opened, RecoveryMode},
     clock::{self, JumpDetector, Stopwatch},
+    diagnose,
     error::{Error, ExitCode, chain},
     job,
     lock::{self, Lock},
@@ -144,6 +145,10 @@ pub(super) async fn plan(catalog: &Catalog, policy: &Policy) -> Result<Planner, 
 pub(super) fn log_warnings(policy: &Policy) {
     for problem in &policy.warnings {
         warn!("policy: {}", problem);
+    }
+    // Looked at here, because only the daemon sees what its unit makes read-only.
+    for line in diagnose::closed_paths(policy) {
+        warn!("policy: {line}");
     }
 }
 

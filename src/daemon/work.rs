@@ -7,7 +7,7 @@ use crate::{
     error::chain,
     job::{Held, Ran, Request, Runner},
     policy::Job,
-    record::{JobKind, OpenRun},
+    record::{BackupType, JobKind, OpenRun},
     schedule::{FullHistory, Queued, latest_start, promote},
     settle::{self, Settled},
 };
@@ -90,6 +90,9 @@ async fn request(runner: &Runner, job: &Job, queued: &Queued) -> Request {
     let (Some(backup_type), Some(database)) = (job.key.kind.backup_type(), &job.key.database) else {
         return request;
     };
+    if backup_type == BackupType::Full {
+        return request;
+    }
     let history = match runner.catalog.full_history(database, repo(runner, job)).await {
         Ok(history) => history,
         Err(problem) => {
@@ -113,5 +116,5 @@ async fn request(runner: &Runner, job: &Job, queued: &Queued) -> Request {
 
 fn repo(runner: &Runner, job: &Job) -> u32 {
     let database = job.key.database.as_ref().and_then(|name| runner.policy.databases.get(name));
-    job.key.repo.or_else(|| database.and_then(|database| database.pgbackrest.repos.first().copied())).unwrap_or(1)
+    job.key.repo.or_else(|| database.and_then(|database| database.repos().first().copied())).unwrap_or(1)
 }

@@ -1,9 +1,9 @@
-//! A full, differential or incremental backup with pgBackRest.
+//! A full, differential or incremental backup with pgBackRest; dumps are made by `dump.rs`.
 //!
 //! Exit code 0 is not proof. The backup counts when it is found again in the repository by the run's id, with the type
 //! that was really made, and without page checksum errors.
 
-use super::{Context, Done, catalog_failure, sync};
+use super::{Context, Done, catalog_failure, dump, sync};
 use crate::{
     clock,
     engine::pgbackrest::{
@@ -17,10 +17,17 @@ use crate::{
     human::took,
     policy::Database,
     postgres::{Client, Identity},
-    record::{Backup, BackupStatus, BackupType, ErrorClass, Failure, RepoKey},
+    record::{Backup, BackupStatus, BackupType, EngineKind, ErrorClass, Failure, RepoKey},
 };
 
 pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
+    match context.database().engine {
+        EngineKind::PgBackRest => physical(context).await,
+        EngineKind::PgDump | EngineKind::MySqlDump | EngineKind::Sqlite => dump::run(context).await,
+    }
+}
+
+async fn physical(context: &Context) -> Result<Done, Failure> {
     let database = context.database();
     let backup_type = context.job().kind.backup_type().unwrap_or(BackupType::Full);
     // Read anew for each attempt, so that a rotated secret works without a restart.

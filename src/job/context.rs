@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,37 +11,19 @@ use std::{
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
-use super::{Remarks, Request, Runner};
+use super::{Progress, Remarks, Request, Runner};
 use crate::{
     catalog::Catalog,
     clock::{self, Stopwatch},
     engine::pgbackrest::exit,
-    error::chain,
+    error::{ExitCode, chain},
     policy::{Database, Policy},
-    process::{self, Activity, Command, Finished, Stop},
-    record::{AttemptId, Failure, JobKey, RepoKey, RunId},
+    process::{self, Activity, Command, Finished, Stop, StopHandle},
+    record::{AttemptId, ErrorClass, Failure, JobKey, ProcessIdentity, RepoKey, RunId},
 };
 
 /// A silence that is alarming where no database says otherwise.
 const DEFAULT_STALL: Duration = Duration::from_secs(30 * 60);
-
-/// Is told how far a long tool is, in percent.
-#[derive(Clone, Default)]
-pub struct Progress(Option<Arc<dyn Fn(f64) + Send + Sync>>);
-
-impl Progress {
-    /// Calls `listener` at each step.
-    pub fn new(listener: impl Fn(f64) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(listener)))
-    }
-
-    /// Tells the listener, if there is one.
-    pub fn at(&self, percent: f64) {
-        if let Some(listener) = &self.0 {
-            listener(percent);
-        }
-    }
-}
 
 /// Watches a long tool that may hang.
 pub(crate) struct Silence<'a> {
@@ -100,6 +83,8 @@ pub struct Context {
     pub remarks: Remarks,
     /// The labels that a person agreed to end; none where nobody was asked.
     pub confirmed: Option<BTreeSet<String>>,
+    /// The one backup it is about, where a person named one.
+    pub target: Option<String>,
     /// Who asked.
     pub requested_by: String,
     /// Why nothing may be deleted now, if so.
@@ -131,6 +116,7 @@ impl Context {
             progress: runner.progress.clone(),
             remarks: request.remarks.clone(),
             confirmed: request.confirmed.clone(),
+            target: request.target.clone(),
             requested_by: request.requested_by.clone(),
             frozen: None,
             job: request.job.clone(),
@@ -154,9 +140,9 @@ impl Context {
         self.database.as_deref().expect("every job but the catalog's own copy has a database of the policy")
     }
 
-    /// The repository it is about: the job's, else the database's first.
+    /// The repository it is about: the job's, else the database's first; 0 for a dump, which has none.
     pub fn repo(&self) -> RepoKey {
-        self.job.repo.or_else(|| self.database().pgbackrest.repos.first().copied()).unwrap_or(1)
+        self.job.repo.or_else(|| self.database().repos().first().copied()).unwrap_or(1)
     }
 
     /// The time now.
@@ -195,19 +181,97 @@ impl Context {
     ) -> Result<Finished, process::Error> {
         let log = self.log_dir.join(format!("{name}.log"));
         let child = process::spawn(&command.clone().timeout(self.time_left()), &log)?;
-        if let Err(problem) = self.catalog.record_process(self.attempt, child.identity()).await {
-            // Without the row an orphan is still found by its run-id argument, so the work goes on.
-            warn!(run_id = self.run, error = %chain(&problem), "the tool's process could not be recorded");
-        }
-        let activity = child.activity();
-        let stall = self.database.as_ref().map_or(DEFAULT_STALL, |database| database.stall);
-        let silence = Silence { run: self.run, job: &self.job, tool: name, stall };
+        self.record(child.identity()).await;
+        let (activity, silence) = (child.activity(), self.silence(name));
         let finished = tokio::select! {
             finished = child.wait(&self.stop, on_line) => finished,
             never = silence.watch(&activity) => never,
         };
         self.remember(&finished);
         Ok(finished)
+    }
+
+    /// Runs a long tool whose standard output is what is wanted: `consume` gets it, and a way to say that bytes moved.
+    /// When consuming fails, nobody is left to write for and the tool is ended.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) async fn piped<T, E, F>(
+        &self,
+        name: &str,
+        command: &Command,
+        consume: impl FnOnce(File, Activity) -> F,
+    ) -> Result<(Finished, Result<T, E>), process::Error>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let log = self.log_dir.join(format!("{name}.log"));
+        let (child, output) = process::spawn_piped(&command.clone().timeout(self.time_left()), &log)?;
+        self.record(child.identity()).await;
+        let (activity, silence) = (child.activity(), self.silence(name));
+        let (handle, stop) = Stop::new();
+        let consuming = async {
+            let consumed = consume(output, activity.clone()).await;
+            if consumed.is_err() {
+                handle.stop();
+            }
+            consumed
+        };
+        let (finished, consumed) = tokio::select! {
+            both = async { tokio::join!(child.wait(&stop, |_| {}), consuming) } => both,
+            never = pass_on(&self.stop, &handle) => never,
+            never = silence.watch(&activity) => never,
+        };
+        self.remember(&finished);
+        Ok((finished, consumed))
+    }
+
+    /// Does something under a stop that also comes when the attempt's time is over. It ends by itself then, and so can
+    /// take away what it began.
+    pub(super) async fn within<T, F: Future<Output = T>>(&self, work: impl FnOnce(Stop) -> F) -> T {
+        let (handle, stop) = Stop::new();
+        let time_left = self.time_left();
+        let over = async {
+            match time_left {
+                Some(time_left) => tokio::time::sleep(time_left).await,
+                None => std::future::pending().await,
+            }
+            handle.stop();
+            std::future::pending().await
+        };
+        tokio::select! {
+            done = work(stop) => done,
+            never = pass_on(&self.stop, &handle) => never,
+            never = over => never,
+        }
+    }
+
+    /// Why something under such a stop came to nothing.
+    pub(super) fn stopped(&self) -> Failure {
+        if self.stop.is_stopped() || self.time_left().is_none_or(|left| !left.is_zero()) {
+            let (class, exit) = (ErrorClass::Stopped, ExitCode::Interrupted);
+            return Failure { class, exit, message: "it was stopped".to_owned(), remedy: None };
+        }
+        Failure {
+            class: ErrorClass::Transient,
+            exit: ExitCode::Storage,
+            message: "it was ended because its time was over".to_owned(),
+            remedy: Some(
+                "Raise `timeout` if it usually takes that long; otherwise look at what it waited for.".to_owned(),
+            ),
+        }
+    }
+
+    async fn record(&self, identity: &ProcessIdentity) {
+        if let Err(problem) = self.catalog.record_process(self.attempt, identity).await {
+            // Without the row an orphan is still found by its arguments, so the work goes on.
+            warn!(run_id = self.run, error = %chain(&problem), "the tool's process could not be recorded");
+        }
+    }
+
+    fn silence<'a>(&'a self, tool: &'a str) -> Silence<'a> {
+        let stall = self.database.as_ref().map_or(DEFAULT_STALL, |database| database.stall);
+        Silence { run: self.run, job: &self.job, tool, stall }
     }
 
     fn remember(&self, finished: &Finished) {
@@ -222,4 +286,11 @@ impl Context {
     pub(super) fn last_tool(&self) -> LastTool {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Stops one when the other is stopped. Never returns.
+async fn pass_on<T>(stop: &Stop, handle: &StopHandle) -> T {
+    stop.stopped().await;
+    handle.stop();
+    std::future::pending().await
 }

@@ -2,10 +2,12 @@
 //!
 //! Nothing goes while the server is another cluster than the repository's, or when a person was asked and agreed to
 //! less. The parts: `planned.rs` carries out our plan, `native.rs` pgBackRest's own retention, `intent.rs` remembers
-//! what is about to go, so that a crash between the tool and the catalog leaves no riddle.
+//! what is about to go, so that a crash between the tool and the catalog leaves no riddle. Dumps are planned and deleted
+//! by ourselves, in `dumps.rs`.
 //!
 //! A newcomer would plan again after the person said yes; then what goes is not what was shown.
 
+mod dumps;
 mod intent;
 mod native;
 mod planned;
@@ -31,7 +33,7 @@ use crate::{
 pub struct Preview {
     /// The database.
     pub database: DatabaseName,
-    /// The repository.
+    /// The repository; 0 for dumps.
     pub repo: RepoKey,
     /// What is kept and what goes, each with its reasons.
     pub plan: Plan,
@@ -78,6 +80,9 @@ pub async fn preview(
     now: DateTime<Utc>,
     stop: &Stop,
 ) -> Result<Preview, Failure> {
+    if database.engine.is_dump() {
+        return dumps::preview(database, catalog, now).await;
+    }
     let seen = look(database, repo, stop).await?;
     plan_for(database, repo, &seen, catalog, now, stop).await
 }
@@ -93,6 +98,9 @@ pub async fn prepare(
     now: DateTime<Utc>,
     stop: &Stop,
 ) -> Result<Preview, Failure> {
+    if database.engine.is_dump() {
+        return dumps::preview(database, catalog, now).await;
+    }
     let seen = look(database, repo, stop).await?;
     sync::remember(catalog, database, &seen).await.map_err(catalog_failure)?;
     plan_for(database, repo, &seen, catalog, now, stop).await
@@ -100,6 +108,9 @@ pub async fn prepare(
 
 pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     may_delete(context).await?;
+    if context.database().engine.is_dump() {
+        return dumps::run(context).await;
+    }
     let (database, repo) = (context.database(), context.repo());
     let tool = PgBackRest::of(database).map_err(sync::secret_failure)?;
     let seen = look(database, repo, &context.stop).await?;
@@ -224,7 +235,8 @@ fn refused(message: String, remedy: &str) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    pub(in crate::job) use super::dumps::tests::dump;
     use super::*;
 
     fn set(labels: &[&str]) -> BTreeSet<String> {

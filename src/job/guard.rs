@@ -28,15 +28,21 @@ pub(crate) async fn frozen(
     run: RunId,
     now: DateTime<Utc>,
 ) -> Result<Option<String>, catalog::Error> {
-    let open = catalog.open_alerts().await?;
-    if let Some(alert) = open.into_iter().find(|alert| alert.database.is_none() && alert.kind == KIND) {
-        return Ok(Some(alert.message));
+    if let Some(message) = frozen_since(catalog).await? {
+        return Ok(Some(message));
     }
     let reason = catalog.last_event_before(run).await?.and_then(|last| strange(last, now));
     if let Some(reason) = &reason {
         freeze(catalog, reason, now).await?;
     }
     Ok(reason)
+}
+
+/// Why nothing may be deleted since an earlier look at the clock.
+pub(crate) async fn frozen_since(catalog: &Catalog) -> Result<Option<String>, catalog::Error> {
+    let open = catalog.open_alerts().await?;
+    let alert = open.into_iter().find(|alert| alert.database.is_none() && alert.kind == KIND);
+    Ok(alert.map(|alert| alert.message))
 }
 
 /// Freezes all deletions.

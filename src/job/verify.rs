@@ -5,7 +5,11 @@
 //! make or remove meanwhile is no damage. A backup that is not whole is damaged from then on, with all that depends on
 //! it; one that a later verification finds whole again, because it was mended, is good again.
 //!
+//! Dumps are re-read by ourselves, see `dumps.rs`.
+//!
 //! A newcomer would take back every `damaged`; page checksum errors, which stand in the backup itself, no reading heals.
+
+mod dumps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +20,20 @@ use crate::{
     clock,
     engine::pgbackrest::{PgBackRest, verify::Report},
     error::ExitCode,
-    record::{Backup, BackupStatus, ErrorClass, Failure},
+    record::{Backup, BackupStatus, EngineKind, ErrorClass, Failure},
 };
 
 /// How the reason of a verdict of ours begins, by which it is known again.
 const OURS: &str = "verify: ";
 
 pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
+    match context.database().engine {
+        EngineKind::PgBackRest => repository(context).await,
+        EngineKind::PgDump | EngineKind::MySqlDump | EngineKind::Sqlite => dumps::run(context).await,
+    }
+}
+
+async fn repository(context: &Context) -> Result<Done, Failure> {
     let database = context.database();
     let tool = PgBackRest::of(database).map_err(sync::secret_failure)?;
     let before = listed(context).await?;
@@ -116,7 +127,7 @@ fn is_healed(backup: &Backup, report: &Report) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{BackupType, EngineKind};
+    use crate::record::BackupType;
 
     const ERROR: &str = include_str!("../../tests/samples/pgbackrest-verify-text-error.txt");
     const OK: &str = include_str!("../../tests/samples/pgbackrest-verify-text-ok.txt");
@@ -159,6 +170,7 @@ mod tests {
             held: None,
             proven_at: None,
             created_by: String::new(),
+            dump: None,
         }
     }
 

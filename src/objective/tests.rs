@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     policy::Policy,
-    record::{BackupType, EngineKind, JobKey, StepOutcome},
+    record::{
+        BackupCopy, BackupType, Compression, Dump, DumpFormat, Encryption, EncryptionMethod, EngineKind, JobKey,
+        StepOutcome,
+    },
 };
 
 const NOW: i64 = 100 * 86_400;
@@ -51,6 +54,7 @@ fn full(label: &str, stopped: i64, status: BackupStatus) -> Backup {
         held: None,
         proven_at: None,
         created_by: "daemon".into(),
+        dump: None,
     }
 }
 
@@ -261,4 +265,124 @@ fn a_rate_needs_ten_runs() {
     assert_eq!(told(0, 9), NONE);
     assert_eq!(told(19, 20), NONE);
     assert_eq!(told(18, 20), ["success_rate: 18 of 20 backup runs succeeded in 30 days, the objective is 95.0 %"]);
+}
+
+/// A dump with a copy in each of these storages.
+fn dump(stopped: i64, copies: &[(&str, CopyState)]) -> Backup {
+    let copy = |(storage, state): &(&str, CopyState)| BackupCopy {
+        storage: (*storage).to_owned(),
+        state: *state,
+        detail: (*state != CopyState::Good).then(|| "one bit flipped".to_owned()),
+        checked_at: at(stopped),
+        locked_until: None,
+    };
+    let dump = Dump {
+        format: DumpFormat::Custom,
+        compression: Compression::default(),
+        encryption: Some(Encryption { key: "team".into(), method: EncryptionMethod::Age }),
+        directory: "orders/backup-a".into(),
+        artifacts: vec![],
+        copies: copies.iter().map(copy).collect(),
+        server: "PostgreSQL 15.20".into(),
+        source: "orders".into(),
+        migrations: None,
+        retention_days: None,
+        expires_at: None,
+        warnings: vec![],
+        verified_at: None,
+    };
+    Backup { engine: EngineKind::PgDump, repo: 0, dump: Some(dump), ..full("a", stopped, BackupStatus::Good) }
+}
+
+/// As `told`, of a database that is dumped into two storages, with a copy of its newest dump in each.
+fn told_of_dumps(tier: &str, change: impl FnOnce(&mut Facts<'_>)) -> Vec<String> {
+    let text = format!(
+        "[tier.t]\n{tier}\n[storage.a]\ntype = \"filesystem\"\npath = \"/a\"\n[storage.b]\ntype = \"filesystem\"\npath = \"/b\"\n\
+         [encryption.k]\ntype = \"aes256\"\npassphrase = \"file:/k\"\n[database.orders]\nengine = \"pg_dump\"\n\
+         connection = \"service=o\"\nstorage = [\"a\", \"b\"]\nencryption = \"k\"\nenvironment = \"staging\"\ntier = \"t\"\n"
+    );
+    let policy = Policy::parse(vec![("p.toml".into(), text)]).unwrap_or_else(|problems| panic!("{problems}"));
+    let policy: &'static Policy = Box::leak(Box::new(policy));
+    told(tier, |facts| {
+        facts.database = &policy.databases[&"orders".parse().unwrap()];
+        (facts.sample, facts.wal_watched) = (None, false);
+        let last = NOW - HOUR;
+        facts.backups = Vec::leak(vec![dump(last, &[("a", CopyState::Good), ("b", CopyState::Good)])]);
+        facts.ranges = Vec::leak(vec![Window { from: at(last), to: at(last), ..range(0, last) }]);
+        change(facts);
+    })
+}
+
+#[test]
+fn a_dump_has_no_archive_to_be_alarmed_about() {
+    let strict = "rpo = \"1h\"\nmin_copies = 2\nencryption = \"required\"";
+    assert_eq!(told_of_dumps(strict, |_| {}), NONE);
+    let told = told_of_dumps(strict, |facts| {
+        facts.sample = Some(Box::leak(Box::new(sample(0, &["a hole"]))));
+        facts.last_runs = Vec::leak(vec![run(JobKind::Wal, NOW - HOUR, RunState::Failed)]);
+    });
+    assert_eq!(told, NONE, "what pgBackRest left is history");
+    let failed = |facts: &mut Facts<'_>| facts.last_runs = Vec::leak(vec![run(JobKind::Full, NOW, RunState::Failed)]);
+    assert_eq!(told_of_dumps("", failed), ["run_failed: the last full failed: disk full"]);
+}
+
+#[test]
+fn what_came_after_the_last_good_dump_may_be_lost() {
+    let told = told_of_dumps("rpo = \"59m\"", |_| {});
+    assert_eq!(told, ["rpo: a loss now would cost 1h, the objective is 59m"]);
+}
+
+#[test]
+fn the_copies_of_the_newest_dump_are_counted_one_by_one() {
+    let told = |tier: &str, backups: Vec<Backup>| told_of_dumps(tier, |facts| facts.backups = Vec::leak(backups));
+    let (good, damaged) = (CopyState::Good, CopyState::Damaged);
+    let newest = || dump(NOW - HOUR, &[("a", good), ("b", damaged)]);
+    let older = || dump(NOW - DAY, &[("a", good), ("b", good)]);
+    let bad = "copy: the copy of backup-a in storage `b` is damaged: one bit flipped";
+    assert_eq!(told("", vec![newest(), older()]), [bad]);
+    assert_eq!(
+        told("min_copies = 2", vec![newest(), older()]),
+        [bad, "copies: 1 storages hold a copy, the objective is 2"]
+    );
+    let healed = dump(NOW - 60, &[("a", good), ("b", good)]);
+    assert_eq!(told("min_copies = 2", vec![healed, newest()]), NONE, "a newer dump makes up for it");
+    let elsewhere = dump(NOW - 60, &[("a", good), ("gone", good), ("gone too", damaged)]);
+    assert_eq!(
+        told("min_copies = 2", vec![elsewhere]),
+        ["copies: 1 storages hold a copy, the objective is 2"],
+        "a storage that left the policy counts no more"
+    );
+    assert_eq!(
+        told("min_copies = 1\nrpo = \"2h\"", vec![older()]),
+        ["copies: 0 storages hold a copy fresh enough for the RPO of 2h, the objective is 1"]
+    );
+}
+
+#[test]
+fn a_dump_that_should_be_encrypted_and_is_not_is_an_alarm_until_the_next() {
+    let told =
+        |backups: Vec<Backup>| told_of_dumps("encryption = \"required\"", |facts| facts.backups = Vec::leak(backups));
+    let open = |stopped| {
+        let mut backup = dump(stopped, &[("a", CopyState::Good)]);
+        backup.dump.as_mut().unwrap().encryption = None;
+        backup
+    };
+    let locked = dump(NOW - 60, &[("a", CopyState::Good)]);
+    assert_eq!(
+        told(vec![open(NOW - HOUR)]),
+        ["encryption: the newest backup backup-a is not encrypted, the tier requires it"]
+    );
+    assert_eq!(told(vec![locked, open(NOW - HOUR)]), NONE);
+}
+
+#[test]
+fn damage_to_a_dump_is_told_in_its_own_words() {
+    let told = |status| {
+        told_of_dumps("", |facts| {
+            let bad = Backup { status, ..dump(NOW - 60, &[("a", CopyState::Damaged)]) };
+            facts.backups = Vec::leak(vec![bad, dump(NOW - DAY, &[("a", CopyState::Good)])]);
+        })
+    };
+    assert_eq!(told(BackupStatus::Damaged), ["damaged: backup a is damaged in every storage"]);
+    assert_eq!(told(BackupStatus::Lost), ["damaged: backup a is in the catalog but no longer in any storage"]);
 }

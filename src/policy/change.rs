@@ -3,12 +3,15 @@
 //! It tells what a change means, not which lines differ: a new default shows as the databases and jobs that it changes.
 //! A newcomer would list the jobs of a database that comes or goes; they are counted in its one line.
 
+mod section;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-use super::{Daemon, Database, Job, Policy};
+use self::section::{key_keys, section_changes, storage_keys};
+use super::{Daemon, Database, Dump, Job, Policy};
 use crate::record::{DatabaseName, JobKey};
 
 /// One difference between two policies.
@@ -22,6 +25,29 @@ pub enum Change {
         old: String,
         /// What it is.
         new: String,
+    },
+    /// A storage or a key came.
+    SectionAdded {
+        /// `storage` or `encryption`.
+        section: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A storage or a key went; what it holds or opens is no longer within reach.
+    SectionRemoved {
+        /// `storage` or `encryption`.
+        section: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A storage or a key changed.
+    SectionChanged {
+        /// `storage` or `encryption`.
+        section: &'static str,
+        /// Its name.
+        name: String,
+        /// The keys.
+        keys: Vec<&'static str>,
     },
     /// A database came.
     DatabaseAdded {
@@ -88,6 +114,11 @@ impl fmt::Display for Change {
                 write!(f, "daemon.{key} changed: `{old}` → `{new}`")?;
                 if self.needs_restart() { f.write_str("; this needs a restart") } else { Ok(()) }
             }
+            Change::SectionAdded { section, name } => write!(f, "{section}.{name} added"),
+            Change::SectionRemoved { section, name } => write!(f, "{section}.{name} removed"),
+            Change::SectionChanged { section, name, keys } => {
+                write!(f, "{section}.{name} changed: {}", keys.join(", "))
+            }
             Change::DatabaseAdded { name, jobs } => write!(f, "{name} added with {}", counted(*jobs)),
             Change::DatabaseRemoved { name, jobs } => write!(f, "{name} removed with {}", counted(*jobs)),
             Change::DatabaseChanged { name, keys } => write!(f, "{name} changed: {}", keys.join(", ")),
@@ -103,9 +134,12 @@ fn counted(jobs: usize) -> String {
     format!("{jobs} job{}", if jobs == 1 { "" } else { "s" })
 }
 
-/// What differs between two policies: the daemon, then the databases, then the jobs, each in the order of their names.
+/// What differs between two policies: the daemon, then storages and keys, then the databases, then the jobs, each in the
+/// order of their names.
 pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     let mut changes = daemon_changes(&old.daemon, &new.daemon);
+    changes.extend(section_changes("storage", &old.storages, &new.storages, storage_keys));
+    changes.extend(section_changes("encryption", &old.keys, &new.keys, key_keys));
     changes.extend(database_changes(old, new));
     changes.extend(job_changes(old, new));
     changes
@@ -126,6 +160,11 @@ fn daemon_changes(old: &Daemon, new: &Daemon) -> Vec<Change> {
     };
     let pairs = settings(old).into_iter().zip(settings(new)).filter(|(old, new)| old != new);
     pairs.map(|((key, old), (_, new))| Change::Daemon { key, old, new }).collect()
+}
+
+/// The keys that are marked as different.
+fn different<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+    keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
 }
 
 fn database_changes(old: &Policy, new: &Policy) -> Vec<Change> {
@@ -154,13 +193,14 @@ fn changed_keys(old: &Database, new: &Database) -> Vec<&'static str> {
         connection,
         password,
         pgbackrest,
+        dump,
         retention,
         wal,
         test_restore,
         niceness,
         stall,
     } = old;
-    let keys = [
+    let settings = different([
         ("engine", *engine != new.engine),
         ("environment", *environment != new.environment),
         ("protected", *protected != new.protected),
@@ -175,8 +215,40 @@ fn changed_keys(old: &Database, new: &Database) -> Vec<&'static str> {
         ("nice", niceness.nice != new.niceness.nice),
         ("ionice", niceness.ionice != new.niceness.ionice),
         ("stall", *stall != new.stall),
-    ];
-    keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
+    ]);
+    [settings, dump_keys(dump, &new.dump)].concat()
+}
+
+/// The keys of a database about its dumps that differ, as they are written. Taken apart whole, too.
+fn dump_keys(old: &Dump, new: &Dump) -> Vec<&'static str> {
+    let Dump {
+        storages,
+        encryption,
+        compression,
+        format,
+        jobs,
+        lock_timeout,
+        tool_dir,
+        globals,
+        shrink_below,
+        on_shrink,
+        mysql,
+        sqlite,
+    } = old;
+    different([
+        ("storage", *storages != new.storages),
+        ("encryption", *encryption != new.encryption),
+        ("compression", *compression != new.compression),
+        ("dump.format", *format != new.format),
+        ("dump.jobs", *jobs != new.jobs),
+        ("dump.lock_timeout", *lock_timeout != new.lock_timeout),
+        ("dump.tool_dir", *tool_dir != new.tool_dir),
+        ("dump.globals", *globals != new.globals),
+        ("dump.shrink_below", (*shrink_below - new.shrink_below).abs() > f64::EPSILON),
+        ("dump.on_shrink", *on_shrink != new.on_shrink),
+        ("mysql", *mysql != new.mysql),
+        ("sqlite", *sqlite != new.sqlite),
+    ])
 }
 
 /// The stanza is a key of its own in the file.
@@ -206,15 +278,14 @@ fn job_change(old: &Job, new: &Job) -> Vec<Change> {
     let (old_text, new_text) = (old.schedule.text().to_owned(), new.schedule.text().to_owned());
     let rescheduled = Change::Rescheduled { key: new.key.clone(), old: old_text, new: new_text };
     let Job { key: _, schedule, splay, catch_up, retry, timeout, not_after, promote } = old;
-    let keys = [
+    let keys = different([
         ("splay", *splay != new.splay),
         ("catch_up", *catch_up != new.catch_up),
         ("retry", *retry != new.retry),
         ("timeout", *timeout != new.timeout),
         ("not_after", *not_after != new.not_after),
         ("promote", *promote != new.promote),
-    ];
-    let keys: Vec<_> = keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect();
+    ]);
     let rules = (!keys.is_empty()).then(|| Change::JobChanged { key: new.key.clone(), keys });
     (schedule.text() != new.schedule.text()).then_some(rescheduled).into_iter().chain(rules).collect()
 }
@@ -283,5 +354,64 @@ mod tests {
         );
         let restarts = changes.iter().filter(|change| change.needs_restart()).count();
         assert_eq!(restarts, 1);
+    }
+    #[test]
+    fn storages_keys_and_what_a_dump_says_are_told_by_their_names() {
+        let before = r#"
+            [storage.local]
+            type = "filesystem"
+            path = "/srv/backups"
+            [storage.offsite]
+            type = "s3"
+            bucket = "acme"
+            [encryption.old]
+            type = "aes256"
+            passphrase = "file:/etc/old"
+            [database.shop]
+            engine = "sqlite"
+            sqlite = { path = "/srv/shop.db" }
+            storage = "local"
+            encryption = "old"
+        "#;
+        let after = r#"
+            [storage.local]
+            type = "filesystem"
+            path = "/srv/dumps"
+            [storage.offsite]
+            type = "s3"
+            bucket = "acme"
+            endpoint = "https://s3.example.com"
+            [storage.third]
+            type = "filesystem"
+            path = "/srv/third"
+            [encryption.old]
+            type = "aes256"
+            passphrase = "file:/etc/other"
+            [encryption.new]
+            type = "aes256"
+            passphrase = "file:/etc/new"
+            [database.shop]
+            engine = "sqlite"
+            sqlite = { path = "/srv/shop.sqlite" }
+            storage = ["local", "third"]
+            encryption = "new"
+            compression = "gzip"
+            dump = { on_shrink = "fail" }
+        "#;
+        let lines: Vec<String> = told(before, after).iter().map(Change::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "storage.local changed: path",
+                "storage.offsite changed: endpoint, path_style",
+                "storage.third added",
+                "encryption.new added",
+                "encryption.old changed: passphrase",
+                "shop changed: storage, encryption, compression, dump.on_shrink, sqlite",
+            ]
+        );
+        let back: Vec<String> = told(after, before).iter().map(Change::to_string).collect();
+        assert_eq!((&*back[2], &*back[3]), ("storage.third removed", "encryption.new removed"));
+        assert_eq!(told(before, before), []);
     }
 }

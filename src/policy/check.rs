@@ -1,15 +1,20 @@
 //! From typed files to a checked policy: what is possible, what is defined, what fits together.
 //!
-//! The order is: the daemon (its zone reads the schedules), `[defaults]`, environments, tiers, then each database over
-//! these. `layer.rs` checks the values of one section, wherever it stands, so that a mistake in `[defaults]` is told
-//! once, with the help of `value.rs` and, for schedules, `timing.rs`; `database.rs` lays the sections over each other,
-//! `jobs.rs` makes the jobs, `fit.rs` asks whether they fit together. A newcomer would stop at the first problem; every
+//! The order is: the daemon (its zone reads the schedules), `[defaults]`, environments, tiers, storages and keys, then
+//! each database over these. `layer.rs` checks the values of one section, wherever it stands, so that a mistake in
+//! `[defaults]` is told once, with the help of `value.rs`, of `timing.rs` for schedules and of `dump.rs` for dumps;
+//! `database.rs` lays the sections over each other, `engine.rs` refuses what is another engine's, `jobs.rs` makes the
+//! jobs, `fit.rs` and `dump.rs` ask whether all fits together. A newcomer would stop at the first problem; every
 //! check gives a value to go on with, and the policy is refused at the end.
 
 mod database;
+mod dump;
+mod engine;
 mod fit;
 mod jobs;
+mod key;
 mod layer;
+mod storage;
 mod timing;
 mod value;
 
@@ -78,17 +83,31 @@ impl<'s, 't> Checker<'s, 't> {
         let environments = self.named("environment", environments, Self::layer);
         let tiers = files.iter_mut().map(|file| mem::take(&mut file.tier)).collect();
         let tiers = self.named("tier", tiers, Self::tier);
+        let storages = files.iter_mut().map(|file| mem::take(&mut file.storage)).collect();
+        let storages = self.named("storage", storages, Self::storage);
+        self.storages_fit(&storages, &daemon);
+        let keys = files.iter_mut().map(|file| mem::take(&mut file.encryption)).collect();
+        let keys = self.named("encryption", keys, Self::key);
         let layers = files.iter_mut().map(|file| mem::take(&mut file.database)).collect();
         let layers = self.named("database", layers, Self::layer);
 
         // Where a file is no TOML, whatever seems to be missing may only be hidden.
         let mut databases = BTreeMap::new();
+        let shared = Shared { defaults, environments, tiers, storages, keys };
         if !self.findings.is_broken() {
-            let shared = Shared { defaults, environments, tiers };
             databases = self.databases(&layers, &shared, &mut jobs);
         }
         jobs.sort_by(|a, b| a.key.cmp(&b.key));
-        let policy = Policy { daemon, databases, jobs, warnings: Vec::new(), hash: String::new(), files: Vec::new() };
+        let policy = Policy {
+            daemon,
+            storages: shared.storages.into_iter().map(|(name, written)| (name, written.storage)).collect(),
+            keys: shared.keys,
+            databases,
+            jobs,
+            warnings: Vec::new(),
+            hash: String::new(),
+            files: Vec::new(),
+        };
         (policy, self.findings)
     }
 
@@ -196,6 +215,21 @@ fn no_tier() -> Tier {
     Tier { proof_age: Some(35 * DAY), ..Tier::default() }
 }
 
+/// The errors of a policy of one file, one line each, for tests; warnings are left out.
+#[cfg(test)]
+fn errors(text: &str) -> Vec<String> {
+    let problems = parse(text).map_or_else(|problems| problems.list().to_vec(), |_| Vec::new());
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+    errors.map(ToString::to_string).collect()
+}
+
+/// The warnings of a policy that is right otherwise, one line each, for tests.
+#[cfg(test)]
+fn warnings(text: &str) -> Vec<String> {
+    let policy = parse(text).unwrap_or_else(|problems| panic!("{text}\n{problems}"));
+    policy.warnings.iter().map(ToString::to_string).collect()
+}
+
 /// A policy of one file, for tests.
 #[cfg(test)]
 fn parse(text: &str) -> Result<Policy, Problems> {
@@ -210,10 +244,12 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../../config/backstop.example.toml");
     const MINIMAL: &str = include_str!("../../config/minimal.toml");
+    const DUMPS: &str = include_str!("../../config/minimal-dumps.toml");
 
     /// Pieces of policies, right and wrong, with `|` between them.
     const PIECES: &str = "[database.a]\n|[database.a.schedule]\n|[[database.a.test_restore.assert]]\n|[defaults]\n|[tier.ü]\n\
-        |full|schedule|password|retry|repos|pgbackrest|incr|stall|connection| = |.|,|{ | }|[|]|\"|\"\"\"|'|\n|\r\n|#|ü|€|\u{feff}\
+        |[storage.x]\n|[encryption.x]\n|[database.b]\nengine = \"pg_dump\"\n|storage|encryption|type|recipients|mysql|sqlite|dump|format\
+        |\"s3\"|\"age\"|\"AGE-SECRET-KEY-1\"|\"http://u:p@h\"|full|schedule|password|retry|repos|pgbackrest|incr|stall|connection| = |.|,|{ | }|[|]|\"|\"\"\"|'|\n|\r\n|#|ü|€|\u{feff}\
         |\t|\0|5|-1|1e400|true|2026-01-01|\"0 2 * * SUN\"|\"5m\"|\"ä:ö@ü\"|postgresql://u:p@h|\\u00e4|\\";
 
     fn files(files: &[(&str, &str)]) -> Result<Policy, Problems> {
@@ -248,7 +284,7 @@ expire = "30 4 * * *"
                 "/etc/backstop/conf.d/crm.toml",
                 r#"
 [database.crm]
-engine = "pg_dump"
+engine = "velero"
 schedule = { full = "0 1 * * *", test_restore = "0 4 2 * *", expire = "@daily" }
 "#,
             ),
@@ -322,13 +358,13 @@ schedule = { full = "0 1 * * *", test_restore = "0 4 2 * *", expire = "@daily" }
            |
            = help: Write hours and minutes, 00:00 to 23:59.
 
-        error: database.crm.engine: this version does not have the engine `pg_dump`
+        error: database.crm.engine: this version does not have the engine `velero`
          --> /etc/backstop/conf.d/crm.toml:3:10
           |
-        3 | engine = "pg_dump"
-          |          ^^^^^^^^^
+        3 | engine = "velero"
+          |          ^^^^^^^^
           |
-          = help: It has: pgbackrest.
+          = help: It has: pgbackrest, pg_dump, mysqldump, sqlite.
 
         10 errors in 2 files
         "#);
@@ -336,7 +372,7 @@ schedule = { full = "0 1 * * *", test_restore = "0 4 2 * *", expire = "@daily" }
 
     #[test]
     fn the_configurations_we_ship_load() {
-        for text in [EXAMPLE, MINIMAL] {
+        for text in [EXAMPLE, MINIMAL, DUMPS] {
             let policy = parse(text).unwrap_or_else(|problems| panic!("{problems}"));
             assert_eq!(policy.warnings, Vec::new());
         }
@@ -362,6 +398,10 @@ schedule = { full = "0 1 * * *", test_restore = "0 4 2 * *", expire = "@daily" }
         assert_eq!(shown.niceness, built_in.niceness);
         assert_eq!((shown.stall, shown.protected), (built_in.stall, built_in.protected));
         assert_eq!(shown.tier.proof_age, built_in.tier.proof_age);
+        let dump = &example.databases[&"portal".parse().unwrap()].dump;
+        let usual = crate::policy::Dump::default();
+        assert_eq!((dump.compression, dump.jobs, dump.globals), (usual.compression, usual.jobs, usual.globals));
+        assert_eq!((dump.lock_timeout, dump.on_shrink), (usual.lock_timeout, usual.on_shrink));
         let own = |policy: &Policy| policy.jobs.iter().find(|job| job.key.database.is_none()).cloned();
         assert_eq!(own(&example), own(&bare));
     }

@@ -5,6 +5,7 @@
 //! is `check.rs`. A newcomer would write a default into a field: the doc line tells it and `check.rs` applies it, since
 //! a value may still come from `[defaults]` or from the environment.
 
+mod dump;
 mod schema;
 mod value;
 
@@ -15,14 +16,16 @@ use serde::Deserialize;
 
 pub use self::schema::schema;
 pub(super) use self::{
+    dump::{Dump, Format, Key, KeyType, MySql, ServerSide, Sqlite, Storage, StorageKind},
     schema::{known_keys, wants_table},
-    value::{Answer, Entry, Ionice, Length, Start, When},
+    value::{Answer, Entry, Ionice, Length, Names, Squeeze, Start, When},
 };
 use super::{Canary, ExpireBy, Promote, SecretRef};
 
 /// The policy of Backstop: what is backed up, when, how long it is kept, and how it is proven.
 ///
-/// Files in `conf.d` beside the main file hold `database`, `tier` and `environment` sections only.
+/// Files in `conf.d` beside the main file hold `database`, `tier`, `environment`, `storage` and `encryption` sections
+/// only.
 #[derive(Debug, Default, JsonSchema)]
 pub(super) struct File {
     /// What concerns the daemon as a whole. Main file only. Default: the defaults of its keys.
@@ -34,6 +37,10 @@ pub(super) struct File {
     pub(super) environment: BTreeMap<String, Settings>,
     /// Service objectives that a database names by `tier`. Default: none.
     pub(super) tier: BTreeMap<String, Tier>,
+    /// The storages of dumps, that a database names by `storage`. Default: none.
+    pub(super) storage: BTreeMap<String, Storage>,
+    /// The keys that encrypt dumps, that a database names by `encryption`. Default: none.
+    pub(super) encryption: BTreeMap<String, Key>,
     /// The databases, each under its name: 1 to 63 of a-z, 0-9, `-` and `_`. Default: none.
     pub(super) database: BTreeMap<String, Settings>,
     /// Jobs of Backstop's own, without a database. Main file only. Default: the defaults of its keys.
@@ -68,21 +75,21 @@ pub(super) struct Tier {
     pub(super) rto: Option<Length>,
     /// The share of backup runs that must succeed, 0 to 1. Default: no objective.
     pub(super) success_rate: Option<f64>,
-    /// How many repositories must hold a backup that is fresh enough for the RPO. Default: no objective.
+    /// How many repositories or storages must hold a backup that is fresh enough for the RPO. Default: no objective.
     pub(super) min_copies: Option<u32>,
-    /// Whether every repository must be encrypted. Default: `optional`.
+    /// Whether every repository and every dump must be encrypted. Default: `optional`.
     pub(super) encryption: Option<Encryption>,
     /// How old the newest proof by a test restore may be. Default: `35d`, a month and some days; also without a tier.
     pub(super) proof_age: Option<Length>,
 }
 
-/// Whether repositories must be encrypted.
+/// Whether repositories and dumps must be encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Encryption {
-    /// Every repository must be encrypted.
+    /// Every repository and every dump must be encrypted.
     Required,
-    /// As the repository has it.
+    /// As the repository has it, and as the database says.
     Optional,
 }
 
@@ -96,23 +103,25 @@ pub(super) struct OwnSchedules {
 /// The keys of a database, of `[defaults]` and of `[environment.NAME]`; [`Place`] tells which make no sense where.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct Settings {
-    /// The tool family that makes the backups; this version has `pgbackrest`. Default: `pgbackrest`.
+    /// The tool family that makes the backups: `pgbackrest`, or dumps by `pg_dump`, `mysqldump` or `sqlite`. Default:
+    /// `pgbackrest`.
     #[schemars(extend("enum" = crate::record::EngineKind::ALL))]
     pub(super) engine: Option<String>,
-    /// The stanza in pgBackRest's configuration. Default: the database's name.
+    /// The stanza in pgBackRest's configuration; for pgbackrest only. Default: the database's name.
     pub(super) stanza: Option<String>,
     /// The environment that the database belongs to. Default: `production`.
     pub(super) environment: Option<String>,
     /// The tier whose objectives hold for the database. Default: none.
     pub(super) tier: Option<String>,
-    /// How to reach the server: a libpq service, key=value or URI, without a password. Default: the server is not asked.
+    /// How to reach a PostgreSQL server: a libpq service, key=value or URI, without a password. Default: the server is
+    /// not asked; pg_dump needs one.
     pub(super) connection: Option<String>,
-    /// Where the password of `connection` is: `file:/path`, `env:NAME` or `credential:NAME`. Default: libpq finds it
-    /// itself, e.g. in its password file.
+    /// Where the password of the user is: `file:/path`, `env:NAME` or `credential:NAME`. Default: the client finds it
+    /// itself, e.g. in libpq's password file.
     pub(super) password: Option<SecretRef>,
     /// When things happen. Default: nothing is scheduled.
     pub(super) schedule: Option<Schedules>,
-    /// What is healthy WAL archiving. Default: the defaults of its keys.
+    /// What is healthy WAL archiving; for pgbackrest only. Default: the defaults of its keys.
     pub(super) wal: Option<Wal>,
     /// What is kept; a backup is kept while any rule keeps it. Default: the environment's `retention_days`.
     pub(super) retention: Option<Retention>,
@@ -120,6 +129,18 @@ pub(super) struct Settings {
     pub(super) test_restore: Option<TestRestore>,
     /// What pgBackRest needs to know. Default: the defaults of its keys.
     pub(super) pgbackrest: Option<PgBackRest>,
+    /// The storages of the dumps, one or a list; each gets a copy. Default: none, a dump needs one.
+    pub(super) storage: Option<Names>,
+    /// The key that encrypts the dumps, or `none`. Default: `none`.
+    pub(super) encryption: Option<String>,
+    /// How the dumps are compressed: `none`, `gzip:1` to `gzip:9`, `zstd:1` to `zstd:19`. Default: `zstd:3`.
+    pub(super) compression: Option<Squeeze>,
+    /// How the dumps are made. Default: the defaults of its keys.
+    pub(super) dump: Option<Dump>,
+    /// How a MySQL or MariaDB server is reached. Default: the defaults of its keys.
+    pub(super) mysql: Option<MySql>,
+    /// Which SQLite file is dumped. Default: none, sqlite needs its `path`.
+    pub(super) sqlite: Option<Sqlite>,
     /// How late a missed run is still made up for, once. Default: the job's own period.
     pub(super) catch_up: Option<Length>,
     /// The most by which starts are spread; each job has a fixed shift, no dice. Default: `0s`.
@@ -145,7 +166,7 @@ pub(super) struct Settings {
 /// `[database.NAME.schedule]`: cron texts of five fields, or six with leading seconds, in the daemon's time zone.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct Schedules {
-    /// Full backups. Default: none.
+    /// Full backups; a dump is always one. Default: none.
     pub(super) full: Option<When>,
     /// Differential backups: what changed since the last full. Default: none.
     pub(super) diff: Option<When>,
@@ -159,7 +180,7 @@ pub(super) struct Schedules {
     pub(super) wal: Option<When>,
     /// Ending backups by the retention rules. Default: none.
     pub(super) expire: Option<When>,
-    /// Re-reading the repository against its checksums. Default: none.
+    /// Re-reading the repository or storages against their checksums. Default: none.
     pub(super) verify: Option<When>,
     /// Restoring the newest backup into a throw-away server and checking it. Default: none.
     pub(super) test_restore: Option<When>,
@@ -172,7 +193,7 @@ pub(super) struct Timing {
     pub(super) cron: Option<String>,
     /// Tells the schedules of a list apart. Default: none.
     pub(super) name: Option<String>,
-    /// The repository it concerns. Default: one job for each repository of `pgbackrest.repos`.
+    /// The repository it concerns; for pgbackrest only. Default: one job for each repository of `pgbackrest.repos`.
     pub(super) repo: Option<u32>,
     /// The latest start: a local time such as `06:00`, or a time after the schedule such as `2h`. Default: none.
     pub(super) not_after: Option<Start>,
@@ -231,14 +252,18 @@ pub(super) struct Retention {
 pub(super) struct TestRestore {
     /// What the restored data must satisfy. Default: nothing beyond the built-in checks.
     pub(super) assert: Option<Vec<Assertion>>,
-    /// How a moment of production is marked, so that reaching it can be seen. Default: `restore_point`.
+    /// How a moment of production is marked, so that reaching it can be seen; for pgbackrest only. Default:
+    /// `restore_point`.
     pub(super) canary: Option<Canary>,
     /// Whether every index and heap is checked with `pg_amcheck`. Default: true.
     pub(super) amcheck: Option<bool>,
-    /// Whether page checksums are checked with `pg_checksums`. Default: true.
+    /// Whether page checksums are checked with `pg_checksums`; for pgbackrest only. Default: true.
     pub(super) checksums: Option<bool>,
     /// The directory with the server's programs. Default: found by the cluster's version.
     pub(super) server_bin: Option<PathBuf>,
+    /// The file with the secret key that reads the dumps, where the key's own section names none. Default: the
+    /// `identity` of the key.
+    pub(super) identity: Option<PathBuf>,
 }
 
 /// A question to the restored data, and the answer it must give: `min`, `max` or both, or `equals`.
@@ -294,8 +319,8 @@ impl Place {
     pub(super) const fn refused(self) -> &'static [&'static str] {
         match self {
             Place::Database => &["protected", "retention_days"],
-            Place::Defaults => &["stanza", "connection", "protected", "retention_days"],
-            Place::Environment => &["stanza", "connection", "environment"],
+            Place::Defaults => &["stanza", "connection", "sqlite", "protected", "retention_days"],
+            Place::Environment => &["stanza", "connection", "sqlite", "environment"],
         }
     }
 

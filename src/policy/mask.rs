@@ -12,7 +12,9 @@ use toml::{Spanned, de::DeValue};
 use super::{SecretRef, did_you_mean};
 
 /// Keys with these words in them hold secrets.
-const SECRET_WORDS: &[&str] = &["passw", "passphrase", "secret", "token", "pwd", "cipher_pass"];
+const SECRET_WORDS: &[&str] = &["passw", "passphrase", "secret", "token", "pwd", "cipher_pass", "access_key"];
+/// How a secret key of `age` begins.
+const AGE_SECRET_KEY: &str = "age-secret-key-";
 
 /// The spans of all values that are secrets themselves and not references to them.
 pub(super) fn secret_spans(root: &Spanned<DeValue>) -> Vec<Range<usize>> {
@@ -29,7 +31,7 @@ fn collect(value: &Spanned<DeValue>, is_secret: bool, spans: &mut Vec<Range<usiz
             }
         }
         DeValue::Array(list) => list.iter().for_each(|value| collect(value, is_secret, spans)),
-        DeValue::String(text) if has_password(text) || (is_secret && text.parse::<SecretRef>().is_err()) => {
+        DeValue::String(text) if is_secret_itself(text) || (is_secret && text.parse::<SecretRef>().is_err()) => {
             spans.push(value.span());
         }
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) if is_secret => spans.push(value.span()),
@@ -37,8 +39,13 @@ fn collect(value: &Spanned<DeValue>, is_secret: bool, spans: &mut Vec<Range<usiz
     }
 }
 
+/// Whether a text is a secret, or holds one, under whatever key.
+fn is_secret_itself(text: &str) -> bool {
+    has_password(text) || has_login(text) || text.to_ascii_lowercase().contains(AGE_SECRET_KEY)
+}
+
 /// Whether a key announces a secret, also when it is mistyped.
-fn is_secret_key(key: &str) -> bool {
+pub(super) fn is_secret_key(key: &str) -> bool {
     secret_word_end(key).is_some() || did_you_mean(key, ["password", "secrets"]).is_some()
 }
 
@@ -52,7 +59,8 @@ fn secret_word_end(text: &str) -> Option<usize> {
 ///
 /// In a line that could not be parsed nobody knows where a value ends: all that follows a telling word is hidden.
 pub(super) fn line(line: &str, from: usize, hidden: &[Range<usize>], is_broken: bool) -> String {
-    let telling = [secret_word_end(line), line.find("://").map(|at| at + 3)];
+    let age = line.to_ascii_lowercase().find(AGE_SECRET_KEY).map(|at| at + AGE_SECRET_KEY.len());
+    let telling = [secret_word_end(line), age, line.find("://").map(|at| at + 3)];
     let broken_from = telling.into_iter().flatten().min().filter(|_| is_broken);
     let is_hidden = |at: usize| {
         broken_from.is_some_and(|begin| at >= begin) || hidden.iter().any(|span| span.contains(&(from + at)))
@@ -76,6 +84,15 @@ pub(super) fn has_password(connection: &str) -> bool {
         }
         None => names_password(connection, &[' ', '\t', '\n', '\'', ',', ';']),
     }
+}
+
+/// Whether a text is a user with a password before a host, `user:password@host`.
+pub(super) fn has_login(text: &str) -> bool {
+    let before = text.rsplit_once('@').and_then(|(login, _)| login.split_once(':'));
+    // What looks like a URL or like `key=value` is judged by `has_password`.
+    before.is_some_and(|(user, rest)| {
+        !user.contains('=') && !rest.starts_with("//") && !text.contains(char::is_whitespace)
+    })
 }
 
 /// Whether what follows a colon is a port: digits, and something after them. A password may hold any character.
@@ -108,6 +125,8 @@ mod tests {
         ] {
             assert!(has_password(connection), "{connection}");
         }
+        assert!(has_login("backup:hunter2@db") && !has_login("db:3306") && !has_login("select 'a:b@c'"));
+        assert!(!has_login("postgresql://backup@db:5432/orders") && !has_login("user=a:b@c"));
         for connection in [
             "service=orders",
             "host=db dbname=password",

@@ -200,6 +200,21 @@ impl<'s, 't> Findings<'s, 't> {
         self.sources
     }
 
+    /// Whether something stands at a path.
+    pub(super) fn is_written(&self, at: &At) -> bool {
+        self.sources[at.file()].value(at).is_some()
+    }
+
+    /// Whether a list stands at a path.
+    pub(super) fn is_list(&self, at: &At) -> bool {
+        self.sources[at.file()].value(at).is_some_and(|value| value.is_array())
+    }
+
+    /// The text at a path, as it is written.
+    pub(super) fn text(&self, at: &At) -> Option<&str> {
+        self.sources[at.file()].value(at).and_then(|value| value.as_str())
+    }
+
     /// Something that is no TOML. Only the first of a line is told, and nothing else about that line.
     pub(super) fn broken(&mut self, file: usize, span: Range<usize>, message: &str) {
         let source = &self.sources[file];

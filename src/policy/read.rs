@@ -16,6 +16,7 @@ use toml::{
 
 use super::{
     file::{self, File, Place, Settings},
+    mask,
     problem::{Findings, did_you_mean},
     source::{At, Step},
 };
@@ -44,6 +45,8 @@ impl<'f, 's, 't> Reader<'f, 's, 't> {
                 "defaults" => file.defaults = Some(self.settings(&at, value, Place::Defaults)),
                 "schedule" => file.schedule = Some(self.section(&at, value)),
                 "tier" => file.tier = self.sections(number, "tier", value, Self::section),
+                "storage" => file.storage = self.sections(number, "storage", value, Self::section),
+                "encryption" => file.encryption = self.sections(number, "encryption", value, Self::section),
                 "environment" => {
                     let read = |reader: &mut Self, at: &At, value: &_| reader.settings(at, value, Place::Environment);
                     file.environment = self.sections(number, "environment", value, read);
@@ -60,7 +63,8 @@ impl<'f, 's, 't> Reader<'f, 's, 't> {
 
     fn misplaced(&mut self, at: &At, key: &str) {
         let main = self.findings.sources()[0].path.display();
-        let help = format!("Move it to `{main}`; files in `conf.d` hold databases, tiers and environments.");
+        let help =
+            format!("Move it to `{main}`; files in `conf.d` hold databases, tiers, environments, storages and keys.");
         self.findings.key_error(at, format!("`[{key}]` may stand in the main file only")).help(help);
     }
 
@@ -177,6 +181,11 @@ impl<'f, 's, 't> Reader<'f, 's, 't> {
         let Some(Step::Key(key)) = path.pop() else { return };
         let known = file::known_keys(self.schema.get_or_insert_with(file::schema), &path);
         let problem = self.findings.key_error(at, format!("unknown key `{key}`"));
+        if mask::is_secret_key(&key) {
+            problem.help(
+                "A secret never stands in the policy; a database says where its own is: `password = \"file:/path\"`.",
+            );
+        }
         problem.suggest(&key, known.iter().map(String::as_str));
     }
 }
@@ -278,10 +287,11 @@ fn explain(message: &str, value: Option<&DeValue>) -> (String, Option<String>) {
 /// What serde expected, for people.
 fn in_words(expected: &str) -> &str {
     match expected {
-        "u8" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
         "f64" => "a number",
         "a boolean" => "`true` or `false`",
         "a sequence" => "a list",
+        "a string" => "a text",
         "path string" => "a path",
         "a map" => "a table",
         other if other.starts_with("struct ") => "a table",

@@ -200,27 +200,27 @@ fn archiving(record: &Record, ready_count: Option<i64>) -> Result<Archiving, Que
     })
 }
 
-fn one(records: Vec<Record>) -> Result<Record, QueryError> {
+pub(super) fn one(records: Vec<Record>) -> Result<Record, QueryError> {
     let count = records.len();
     let only = records.into_iter().next().filter(|_| count == 1);
     only.ok_or_else(|| QueryError::Answer(format!("{count} records instead of one")))
 }
 
-fn text(record: &Record, column: usize) -> Result<&str, QueryError> {
+pub(super) fn text(record: &Record, column: usize) -> Result<&str, QueryError> {
     record.get(column).map(String::as_str).ok_or_else(|| QueryError::Answer(format!("no column {}", column + 1)))
 }
 
 /// A value that may be null.
-fn optional(record: &Record, column: usize) -> Result<Option<&str>, QueryError> {
+pub(super) fn optional(record: &Record, column: usize) -> Result<Option<&str>, QueryError> {
     Ok(Some(text(record, column)?).filter(|text| !text.is_empty()))
 }
 
-fn value<T: std::str::FromStr>(record: &Record, column: usize) -> Result<T, QueryError> {
+pub(super) fn value<T: std::str::FromStr>(record: &Record, column: usize) -> Result<T, QueryError> {
     let text = text(record, column)?;
     text.parse().map_err(|_| nonsense("value", text))
 }
 
-fn flag(record: &Record, column: usize) -> Result<bool, QueryError> {
+pub(super) fn flag(record: &Record, column: usize) -> Result<bool, QueryError> {
     match text(record, column)? {
         "t" => Ok(true),
         "f" => Ok(false),

@@ -3,15 +3,21 @@
 //! A newcomer would count every row as a backup; only one that [`Backup::is_good`] is one.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{DatabaseName, RepoKey, words};
+use super::{DatabaseName, Dump, RepoKey, words};
 
 words! {
     /// The tool family that makes a database's backups.
     EngineKind {
         /// Physical PostgreSQL backups with WAL, by pgBackRest.
         PgBackRest = "pgbackrest",
+        /// Logical dumps of a PostgreSQL database, by pg_dump.
+        PgDump = "pg_dump",
+        /// Logical dumps of MySQL or MariaDB databases, by mariadb-dump or mysqldump.
+        MySqlDump = "mysqldump",
+        /// Copies of a SQLite database.
+        Sqlite = "sqlite",
     }
 }
 
@@ -44,7 +50,7 @@ words! {
 }
 
 /// A backup: an artifact that can be restored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backup {
     /// Our identity of it: `backup-YYYYMMDD-HHMMSS[-label]`, or `foreign-LABEL` when others made it.
     pub id: String,
@@ -112,6 +118,15 @@ pub struct Backup {
     pub proven_at: Option<DateTime<Utc>>,
     /// Who asked for it.
     pub created_by: String,
+    /// What a dump has beyond this. The repository of a dump is 0, its label is its id.
+    pub dump: Option<Dump>,
+}
+
+impl EngineKind {
+    /// Whether it makes dumps: artifacts of ours in storages of ours.
+    pub const fn is_dump(self) -> bool {
+        !matches!(self, EngineKind::PgBackRest)
+    }
 }
 
 impl Backup {

@@ -2,13 +2,15 @@
 //!
 //! The windows of a check outlive what they describe: a backup that began one may have ended, its repository may have
 //! left the policy. So each is cut back to the backups that are good now. A backup that no check has judged yet proves
-//! one moment, its own stop. A newcomer would join ranges that touch; a hole in the archive lies between them.
+//! one moment, its own stop; a dump proves one, too, and never more: its start, because what was written while it ran is
+//! not in it. A newcomer would join ranges that touch; a hole in the archive lies between them.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use chrono::{DateTime, Utc};
 
 use crate::{
+    objective::good_copies,
     policy::Database,
     record::{Backup, RepoKey, Window},
 };
@@ -23,10 +25,11 @@ pub fn ranges(
     windows: &[Window],
     judged_at: &BTreeMap<RepoKey, DateTime<Utc>>,
 ) -> Vec<Window> {
-    let sound: Vec<&Backup> = backups
-        .iter()
-        .filter(|backup| database.pgbackrest.repos.contains(&backup.repo) && is_sound(backup, backups))
-        .collect();
+    let sound: Vec<&Backup> =
+        backups.iter().filter(|backup| database.repos().contains(&backup.repo) && is_sound(backup, backups)).collect();
+    if database.engine.is_dump() {
+        return dumps(database, &sound);
+    }
     let mut ranges: Vec<Window> = windows.iter().filter_map(|window| cut_back(window, &sound)).collect();
     let proven = ranges.clone();
     let is_within = |backup: &Backup| proven.iter().any(|window| holds(window, backup));
@@ -36,6 +39,15 @@ pub fn ranges(
     ranges.extend(fresh.map(|backup| moment(backup)));
     ranges.sort_by_key(|range| (Reverse(range.to), range.from, range.repo));
     ranges
+}
+
+/// The moments of the dumps of which a good copy is left, the newest first.
+fn dumps(database: &Database, sound: &[&Backup]) -> Vec<Window> {
+    let within_reach = sound.iter().filter(|backup| !good_copies(database, backup).is_empty());
+    let start = |backup: &&Backup| Window { from: backup.started_at, to: backup.started_at, ..moment(backup) };
+    let mut moments: Vec<Window> = within_reach.map(start).collect();
+    moments.sort_by_key(|moment| Reverse(moment.to));
+    moments
 }
 
 /// Whether recovery may begin with a backup: it is good, and so is all that it builds on.
@@ -139,5 +151,34 @@ mod tests {
         assert_eq!(told(&backups, &windows, &[(1, 60)]), ["1:90..90", "1:10..60"]);
         assert_eq!(told(&backups, &windows, &[(1, 95)]), ["1:10..60"], "the look found no range for the newest");
         assert_eq!(told(&backups, &[], &[(1, 95)]), [""; 0], "the repository was missing");
+    }
+
+    #[test]
+    fn a_dump_proves_its_own_start_while_a_good_copy_is_within_reach() {
+        let text = "[storage.a]\ntype = \"filesystem\"\npath = \"/a\"\n[database.orders]\nengine = \"sqlite\"\n\
+                    sqlite.path = \"/o.db\"\nstorage = \"a\"";
+        let policy = Policy::parse(vec![("p.toml".into(), text.into())]).unwrap();
+        let dump = |started, storage: &str, state| {
+            let copy = serde_json::json!({ "storage": storage, "state": state, "checked_at": at(started) });
+            let dump = serde_json::json!({
+                "format": "file", "compression": "zstd:3", "encryption": null, "directory": "", "artifacts": [],
+                "copies": [copy], "server": "", "source": "", "migrations": null, "retention_days": null,
+                "expires_at": null, "warnings": [], "verified_at": null,
+            });
+            let dump = Some(serde_json::from_value(dump).unwrap());
+            Backup { repo: 0, started_at: at(started), dump, ..full(started + 5) }
+        };
+        let backups = [
+            dump(90, "a", "damaged"),
+            dump(60, "a", "good"),
+            dump(40, "gone", "good"),
+            Backup { status: BackupStatus::Lost, ..dump(30, "a", "good") },
+            dump(20, "a", "good"),
+            full(95),
+        ];
+        let found =
+            ranges(&policy.databases[&"orders".parse().unwrap()], &backups, &[window(1, 10, 95)], &BTreeMap::new());
+        let moments: Vec<_> = found.iter().map(|r| (r.repo, r.from.timestamp(), r.to.timestamp())).collect();
+        assert_eq!(moments, [(0, 60, 60), (0, 20, 20)]);
     }
 }

@@ -110,3 +110,58 @@ async fn without_wal_checks_only_the_stops_of_backups_are_told() {
     assert_eq!((found.recoverable_from, found.recoverable_to), (Some(at(600)), Some(at(600))));
     assert_eq!((found.windows.len(), found.alarms.len()), (6, 0));
 }
+
+#[tokio::test]
+async fn a_database_that_is_dumped_tells_its_copies_and_nothing_of_an_archive() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[daemon]\nstate_dir = \"{}\"\n[storage.a]\ntype = \"filesystem\"\npath = \"/a\"\n[tier.gold]\nrpo = \"25h\"\n\
+         [database.wiki]\nengine = \"sqlite\"\nsqlite.path = \"/w.db\"\nstorage = \"a\"\ntier = \"gold\"\n\
+         schedule = {{ full = \"@daily\" }}\n",
+        directory.path().display()
+    );
+    let policy = Policy::parse(vec![("p.toml".into(), text)]).unwrap();
+    let catalog = Catalog::open(directory.path(), at(0)).await.unwrap();
+    let wiki: DatabaseName = "wiki".parse().unwrap();
+    let none = status(&policy, &catalog, None, at(1000)).await.unwrap();
+    assert!(text::status(&none, policy.daemon.timezone).contains("recoverable to nothing: there is no good backup"));
+
+    // What a catalog with two dumps would give.
+    let mut status = none;
+    let moment = |second| Window {
+        database: wiki.clone(),
+        repo: 0,
+        label: format!("backup-{second}"),
+        from: at(second),
+        to: at(second),
+    };
+    let copy = |storage: &str, state| BackupCopy {
+        storage: storage.to_owned(),
+        state,
+        detail: None,
+        checked_at: at(900),
+        locked_until: None,
+    };
+    let last =
+        LastBackup { id: "backup-880".into(), label: "backup-880".into(), stopped_at: at(885), age_seconds: 115 };
+    let found = &mut status.databases[0];
+    found.windows = vec![moment(880), moment(400)];
+    found.last = BTreeMap::from([(BackupType::Full, last)]);
+    found.rpo = Objective::new(Some(Duration::from_secs(120)), policy.databases[&wiki].tier.rpo);
+    (found.size_bytes, found.stored_bytes, found.alarms) = (Some(1 << 20), 1 << 18, Vec::new());
+    found.copies = vec![copy("a", CopyState::Good), copy("b", CopyState::Damaged)];
+    let text = text::status(&status, policy.daemon.timezone);
+    let of_database: Vec<&str> = text.lines().skip_while(|line| line.starts_with('!')).collect();
+    insta::assert_snapshot!(of_database.join("\n"), @r"
+    wiki (production, gold)
+      recoverable to 2027-01-15 08:14:40 UTC (2m ago), the moment of backup-880
+                     or 2027-01-15 08:06:40 UTC (from backup-400)
+      loss now (RPO) 2m, objective 1d 1h: met
+      restore (RTO)  unknown
+      last proven    never
+      backups        full 1m 55s ago
+      size           1.0 MiB, 256.0 KiB in the storages
+      copies         a, b DAMAGED
+      next           wiki/full at 2027-01-16 00:00:00 UTC
+    ");
+}

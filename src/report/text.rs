@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{DatabaseStatus, Objective, Status};
+use super::{DatabaseStatus, Objective, Running, Status};
 use crate::{
     human::{length, size},
-    record::{Backup, BackupType, Run, RunState, Window},
+    record::{Backup, BackupCopy, BackupType, CopyState, Run, RunState, Window},
 };
 
 /// A moment in UTC.
@@ -60,13 +60,18 @@ fn database_status(database: &DatabaseStatus, now: DateTime<Utc>, zone: Tz) -> S
     line("restore (RTO)", objective(&database.rto));
     line("last proven", proven(database, zone));
     line("backups", backups(database));
+    let place = if database.engine.is_dump() { "storages" } else { "repositories" };
     if let Some(size_bytes) = database.size_bytes {
-        line("size", format!("{}, {} in the repositories", size(size_bytes), size(database.stored_bytes)));
+        line("size", format!("{}, {} in the {place}", size(size_bytes), size(database.stored_bytes)));
     }
-    line("archive", archive(database, now));
+    if database.engine.is_dump() {
+        line("copies", copies(&database.copies));
+    } else {
+        line("archive", archive(database, now));
+    }
     for running in &database.running {
-        let percent = running.percent.map_or_else(String::new, |percent| format!(", {percent:.0} %"));
-        line("running", format!("{} (run {}) for {}{percent}", running.kind, running.run, ago(now, running.since)));
+        let far = how_far(running);
+        line("running", format!("{} (run {}) for {}{far}", running.kind, running.run, ago(now, running.since)));
     }
     if let Some(next) = database.next.first() {
         line("next", format!("{} at {}", next.job, local(next.at, zone)));
@@ -77,14 +82,32 @@ fn database_status(database: &DatabaseStatus, now: DateTime<Utc>, zone: Tz) -> S
     text
 }
 
+/// `, 52.5 MiB at 12.1 MiB/s, 43 %, 1m 10s left`, as far as it is known.
+fn how_far(running: &Running) -> String {
+    let rate = running.rate.map_or_else(String::new, |rate| format!(" at {}/s", size(rate as u64)));
+    let parts = [
+        running.bytes.map(|bytes| format!(", {}{rate}", size(bytes))),
+        running.percent.map(|percent| format!(", {percent:.0} %")),
+        running.eta_seconds.map(|eta| format!(", {} left", length(Duration::from_secs(eta)))),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
 fn recoverable(database: &DatabaseStatus, now: DateTime<Utc>, zone: Tz) -> String {
     let Some(range) = database.windows.first() else {
-        let why = if database.last.is_empty() { "there is no good backup" } else { "no good backup has its WAL" };
+        let why = match (database.last.is_empty(), database.engine.is_dump()) {
+            (true, _) => "there is no good backup",
+            (false, true) => "no good backup has a good copy",
+            (false, false) => "no good backup has its WAL",
+        };
         return format!("nothing: {why}");
     };
     let to = format!("{} ({} ago)", local(range.to, zone), ago(now, range.to));
     if range.from < range.to {
         return format!("{to}, from {} on", local(range.from, zone));
+    }
+    if database.engine.is_dump() {
+        return format!("{to}, the moment of {}", range.label);
     }
     let after = if database.wal_watched {
         "the WAL after it is not proven yet"
@@ -109,7 +132,8 @@ fn further(database: &DatabaseStatus, zone: Tz) -> Vec<String> {
         [] => {}
         [stop] => lines.push(format!("or {}", span(stop, zone))),
         [.., oldest] => {
-            lines.push(format!("or one of {} more stops of backups, the oldest {}", stops.len(), span(oldest, zone)));
+            let what = if database.engine.is_dump() { "dumps" } else { "stops of backups" };
+            lines.push(format!("or one of {} more {what}, the oldest {}", stops.len(), span(oldest, zone)));
         }
     }
     lines
@@ -119,7 +143,9 @@ fn further(database: &DatabaseStatus, zone: Tz) -> Vec<String> {
 pub fn span(range: &Window, zone: Tz) -> String {
     let (from, to) = (local(range.from, zone), local(range.to, zone));
     let when = if range.from == range.to { to } else { format!("{from} … {to}") };
-    format!("{when} (repo {}, from {})", range.repo, range.label)
+    // All storages of dumps together are repository 0.
+    let repo = if range.repo == 0 { String::new() } else { format!("repo {}, ", range.repo) };
+    format!("{when} ({repo}from {})", range.label)
 }
 
 fn objective(objective: &Objective) -> String {
@@ -151,7 +177,17 @@ fn backups(database: &DatabaseStatus) -> String {
         let age = database.last.get(backup_type).map(|last| length(Duration::from_secs(last.age_seconds)));
         age.map_or_else(|| format!("{backup_type} never"), |age| format!("{backup_type} {age} ago"))
     };
-    BackupType::ALL.iter().map(one).collect::<Vec<_>>().join(", ")
+    let types = if database.engine.is_dump() { &[BackupType::Full] } else { BackupType::ALL };
+    types.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// The copies of the newest dump.
+fn copies(copies: &[BackupCopy]) -> String {
+    let one = |copy: &BackupCopy| match copy.state {
+        CopyState::Good => copy.storage.clone(),
+        state => format!("{} {}", copy.storage, state.as_str().to_uppercase()),
+    };
+    if copies.is_empty() { "none".to_owned() } else { copies.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
 
 fn archive(database: &DatabaseStatus, now: DateTime<Utc>) -> String {
@@ -194,7 +230,7 @@ pub fn history(runs: &[Run], zone: Tz) -> String {
 /// `backstop list`.
 pub fn backups_table(backups: &[Backup], zone: Tz) -> String {
     let mut table =
-        table(&["BACKUP", "DATABASE", "TYPE", "STOPPED", "SIZE", "STORED", "REPO", "LABEL", "STATUS", "PROVEN"]);
+        table(&["BACKUP", "DATABASE", "TYPE", "STOPPED", "SIZE", "STORED", "COPIES", "LABEL", "STATUS", "PROVEN"]);
     for backup in backups {
         let stored = backup.repo_delta.map_or_else(|| "?".to_owned(), size);
         let proven = backup.proven_at.map_or_else(String::new, |at| local(at, zone));
@@ -206,11 +242,40 @@ pub fn backups_table(backups: &[Backup], zone: Tz) -> String {
             local(backup.stopped_at, zone),
             size(backup.size),
             stored,
-            backup.repo.to_string(),
-            backup.label.clone(),
+            super::backup::copies_column(backup),
+            // The label of a dump is its id; what a person called it says more.
+            if backup.engine.is_dump() { backup.name.clone().unwrap_or_default() } else { backup.label.clone() },
             status,
             proven,
         ]);
     }
     plain(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{BackupStatus, EngineKind};
+
+    #[test]
+    fn a_list_tells_where_each_backup_is_and_how_its_copies_stand() {
+        let dump = crate::report::backup::tests::dump();
+        let physical = Backup {
+            id: "backup-20270114-020000".to_owned(),
+            database: "orders".parse().unwrap(),
+            engine: EngineKind::PgBackRest,
+            label: "20270114-020000F".to_owned(),
+            repo: 1,
+            held: None,
+            proven_at: Some(dump.stopped_at),
+            status: BackupStatus::Damaged,
+            dump: None,
+            ..dump.clone()
+        };
+        insta::assert_snapshot!(backups_table(&[dump, physical], Tz::UTC), @r"
+        BACKUP                      DATABASE  TYPE  STOPPED                  SIZE     STORED     COPIES          LABEL             STATUS      PROVEN
+        backup-20270115-080010-pre  shop      full  2027-01-15 08:00:15 UTC  1.0 MiB  256.5 KiB  offsite! local  pre               good, held
+        backup-20270114-020000      orders    full  2027-01-15 08:00:15 UTC  1.0 MiB  256.5 KiB  repo1           20270114-020000F  damaged     2027-01-15 08:00:15 UTC
+        ");
+    }
 }

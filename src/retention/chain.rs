@@ -9,6 +9,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
+use super::{is_sound, lacks_copy};
 use crate::record::{Backup, BackupStatus, BackupType};
 
 /// The backups that are in the repository: newest first, but each before everything it needs even if a clock was wrong.
@@ -57,7 +58,7 @@ impl<'a> Chain<'a> {
             let present =
                 self.needs[at].len() + backup.prior.iter().filter(|it| backup.references.contains(it)).count();
             let stands = is_whole && present >= labels && self.needs[at].iter().all(|&need| self.good[need]);
-            self.good[at] = backup.is_good() && stands;
+            self.good[at] = is_sound(backup) && stands;
         }
     }
 
@@ -102,6 +103,7 @@ impl<'a> Chain<'a> {
     /// What is wrong with one that is not good.
     pub(super) fn trouble(&self, at: usize) -> &'static str {
         match self.backups[at].status {
+            BackupStatus::Good if lacks_copy(self.backups[at]) => "without a good copy",
             BackupStatus::Good => "built on a backup that is missing or not good",
             status => status.as_str(),
         }

@@ -68,6 +68,7 @@ fn made_at(asked: BackupType, stopped_at: DateTime<Utc>, before: &[Backup]) -> B
         held: None,
         proven_at: None,
         created_by: "daemon".to_owned(),
+        dump: None,
     }
 }
 

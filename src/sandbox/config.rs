@@ -66,26 +66,43 @@ pub struct Target {
     pub restore_point: Option<String>,
 }
 
+/// What a throw-away server begins with.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// The files of a backup; it recovers first.
+    Recovery {
+        /// What their control file says.
+        cluster: &'a Cluster,
+        /// How far to recover.
+        target: &'a Target,
+    },
+    /// A new cluster; a dump will be loaded into it.
+    Fresh,
+}
+
 /// Writes the configuration and takes what was restored of one out of the way.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write_configuration(layout: &Layout, cluster: &Cluster, target: &Target) -> Result<(), SandboxError> {
+pub fn write_configuration(layout: &Layout, start: Start<'_>) -> Result<(), SandboxError> {
     let (data, conf) = (layout.data(), layout.conf());
     let version = data.join("PG_VERSION");
     let failed = |source| SandboxError::Io { path: version.clone(), source };
     let version = fs::read_to_string(&version).map_err(failed)?;
     let major = version.trim().split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    write(&conf.join("postgresql.conf"), &server_settings(layout, cluster, target, major))?;
+    write(&conf.join("postgresql.conf"), &server_settings(layout, start, major))?;
     write(&conf.join("pg_hba.conf"), "local all all trust\n")?;
     write(&conf.join("pg_ident.conf"), "")?;
     // PostgreSQL reads this one beside any configuration file, so an empty one must take its place.
     write(&data.join("postgresql.auto.conf"), "")?;
-    write(&data.join("recovery.signal"), "")?;
+    match start {
+        Start::Recovery { .. } => write(&data.join("recovery.signal"), "")?,
+        Start::Fresh => remove(&data.join("recovery.signal"))?,
+    }
     remove(&data.join("standby.signal"))
 }
 
-fn server_settings(layout: &Layout, cluster: &Cluster, target: &Target, major: u32) -> String {
+fn server_settings(layout: &Layout, start: Start<'_>, major: u32) -> String {
     let conf = layout.conf();
     let mut text = String::from("# Made for one test restore; production's configuration is not used.\n");
     let mut set =
@@ -95,28 +112,51 @@ fn server_settings(layout: &Layout, cluster: &Cluster, target: &Target, major: u
     set("ident_file", &conf.join("pg_ident.conf").to_string_lossy());
     set("unix_socket_directories", &quoted_in_list(&layout.sockets()));
     set("port", &PORT.to_string());
-    set("restore_command", &restore_command(&layout.wal()));
-    set("recovery_target_timeline", &target.timeline.to_string());
-    if let Some(name) = &target.restore_point {
-        set("recovery_target_name", name);
+    if let Start::Recovery { target, .. } = start {
+        set("restore_command", &restore_command(&layout.wal()));
+        set("recovery_target_timeline", &target.timeline.to_string());
+        if let Some(name) = &target.restore_point {
+            set("recovery_target_name", name);
+        }
+        RECOVERY.iter().for_each(|(name, value)| set(name, value));
     }
     FIXED.iter().for_each(|(name, value)| set(name, value));
-    cluster.floors.iter().for_each(|(name, value)| set(name, &value.to_string()));
+    match start {
+        Start::Recovery { cluster, .. } => {
+            cluster.floors.iter().for_each(|(name, value)| set(name, &value.to_string()))
+        }
+        Start::Fresh => FRESH.iter().for_each(|(name, value)| set(name, value)),
+    }
     if major >= 17 {
         set("event_triggers", "off");
     }
     text
 }
 
-/// What is the same for every throw-away server. An empty value switches off what production may have set.
-const FIXED: &[(&str, &str)] = &[
-    // Recovery: no standby, no looking in from outside before it ends, and then a server that can be written to.
+/// No standby, no looking in from outside before recovery ends, and then a server that can be written to.
+const RECOVERY: &[(&str, &str)] = &[
     ("hot_standby", "off"),
     ("recovery_target_action", "promote"),
     ("recovery_end_command", ""),
     ("archive_cleanup_command", ""),
     ("primary_conninfo", ""),
     ("primary_slot_name", ""),
+    ("wal_level", "replica"),
+];
+
+/// A dump is loaded once, by nobody else, and as fast as can be: what a table gets in the transaction that makes it
+/// writes no WAL.
+const FRESH: &[(&str, &str)] = &[
+    ("wal_level", "minimal"),
+    ("max_wal_senders", "0"),
+    ("maintenance_work_mem", "256MB"),
+    // As many as `pg_restore --jobs` asks for, and the checks.
+    ("max_connections", "200"),
+    ("max_locks_per_transaction", "1024"),
+];
+
+/// What is the same for every throw-away server. An empty value switches off what production may have set.
+const FIXED: &[(&str, &str)] = &[
     // Nothing leaves: no archiving, no network, nobody to wait for, no foreign code, no background work.
     ("archive_mode", "off"),
     ("archive_command", ""),
@@ -133,7 +173,6 @@ const FIXED: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("full_page_writes", "off"),
     ("synchronous_commit", "off"),
-    ("wal_level", "replica"),
     ("checkpoint_timeout", "1h"),
     ("max_wal_size", "1GB"),
     ("restart_after_crash", "off"),
@@ -146,6 +185,8 @@ const FIXED: &[(&str, &str)] = &[
     ("log_destination", "stderr"),
     ("log_line_prefix", ""),
     ("log_min_messages", "warning"),
+    // A statement may hold a password or a row.
+    ("log_min_error_statement", "panic"),
     ("log_checkpoints", "off"),
     ("lc_messages", "C"),
     ("timezone", "UTC"),
@@ -210,6 +251,10 @@ Data page checksum version:           1
         Layout::new("/scratch/tr-0a1b2c3d").unwrap()
     }
 
+    fn recovery<'a>(cluster: &'a Cluster, target: &'a Target) -> Start<'a> {
+        Start::Recovery { cluster, target }
+    }
+
     #[test]
     fn the_control_file_is_read_and_a_floor_can_only_rise() {
         let mut cluster = Cluster::read(CONTROLDATA).unwrap();
@@ -228,7 +273,7 @@ Data page checksum version:           1
     fn the_server_is_told_everything_that_could_reach_out() {
         let cluster = Cluster::read(CONTROLDATA).unwrap();
         let target = Target { timeline: 3, restore_point: Some("backstop_0a1b2c3d_7".into()) };
-        insta::assert_snapshot!(server_settings(&layout(), &cluster, &target, 15), @r#"
+        insta::assert_snapshot!(server_settings(&layout(), recovery(&cluster, &target), 15), @r#"
         # Made for one test restore; production's configuration is not used.
         data_directory = '/scratch/tr-0a1b2c3d/data'
         hba_file = '/scratch/tr-0a1b2c3d/conf/pg_hba.conf'
@@ -244,6 +289,7 @@ Data page checksum version:           1
         archive_cleanup_command = ''
         primary_conninfo = ''
         primary_slot_name = ''
+        wal_level = 'replica'
         archive_mode = 'off'
         archive_command = ''
         listen_addresses = ''
@@ -258,7 +304,6 @@ Data page checksum version:           1
         fsync = 'off'
         full_page_writes = 'off'
         synchronous_commit = 'off'
-        wal_level = 'replica'
         checkpoint_timeout = '1h'
         max_wal_size = '1GB'
         restart_after_crash = 'off'
@@ -269,6 +314,7 @@ Data page checksum version:           1
         log_destination = 'stderr'
         log_line_prefix = ''
         log_min_messages = 'warning'
+        log_min_error_statement = 'panic'
         log_checkpoints = 'off'
         lc_messages = 'C'
         timezone = 'UTC'
@@ -286,11 +332,22 @@ Data page checksum version:           1
     }
 
     #[test]
+    fn a_new_cluster_is_told_the_same_and_nothing_of_a_recovery() {
+        let text = server_settings(&layout(), Start::Fresh, 15);
+        assert!(FIXED.iter().all(|(name, value)| text.contains(&format!("{name} = '{value}'"))), "{text}");
+        assert!(
+            !text.contains("recovery") && !text.contains("primary_") && !text.contains("restore_command"),
+            "{text}"
+        );
+        assert!(text.contains("wal_level = 'minimal'") && text.contains("max_wal_senders = '0'"), "{text}");
+    }
+
+    #[test]
     fn event_triggers_are_off_where_the_server_knows_the_setting() {
         let cluster = Cluster::read(CONTROLDATA).unwrap();
         let target = Target { timeline: 1, restore_point: None };
-        assert!(!server_settings(&layout(), &cluster, &target, 16).contains("event_triggers"));
-        let text = server_settings(&layout(), &cluster, &target, 17);
+        assert!(!server_settings(&layout(), recovery(&cluster, &target), 16).contains("event_triggers"));
+        let text = server_settings(&layout(), recovery(&cluster, &target), 17);
         assert!(text.contains("event_triggers = 'off'") && !text.contains("recovery_target_name"));
     }
 
@@ -314,10 +371,13 @@ Data page checksum version:           1
         fs::write(data.join("standby.signal"), "").unwrap();
         std::os::unix::fs::symlink(&outside, data.join("postgresql.auto.conf")).unwrap();
         let target = Target { timeline: 1, restore_point: None };
-        write_configuration(&layout, &Cluster::read(CONTROLDATA).unwrap(), &target).unwrap();
+        let cluster = Cluster::read(CONTROLDATA).unwrap();
+        write_configuration(&layout, recovery(&cluster, &target)).unwrap();
         assert_eq!(fs::read_to_string(&outside).unwrap(), "archive_mode = on");
         assert_eq!(fs::read_to_string(data.join("postgresql.auto.conf")).unwrap(), "");
         assert!(data.join("recovery.signal").exists() && !data.join("standby.signal").exists());
         assert_eq!(fs::read_to_string(layout.conf().join("pg_hba.conf")).unwrap(), "local all all trust\n");
+        write_configuration(&layout, Start::Fresh).unwrap();
+        assert!(!data.join("recovery.signal").exists(), "a new cluster has nothing to recover");
     }
 }

@@ -1,7 +1,7 @@
 //! Reads what a recovering server says about its recovery.
 //!
 //! The words are PostgreSQL's own, in the C locale and without a prefix, as `config.rs` orders them; they are the same
-//! from version 12 to 18. A newcomer would believe the line that says the server is ready: it says the same when the WAL
+//! from version 12 to 18. MariaDB and MySQL, which recover nothing here, only say that they are ready, or why not. A newcomer would believe the line that says the server is ready: it says the same when the WAL
 //! ended too early.
 
 use std::collections::BTreeSet;
@@ -36,6 +36,15 @@ impl RecoveryLog {
             "FATAL" | "PANIC" if self.fatal.is_empty() => self.fatal.push(line.to_owned()),
             "DETAIL" | "HINT" | "CONTEXT" if matches!(self.fatal.len(), 1..=3) => self.fatal.push(line.to_owned()),
             _ => {}
+        }
+    }
+
+    /// Takes a line of MariaDB or MySQL.
+    pub fn read_mariadb(&mut self, line: &str) {
+        if line.contains(": ready for connections.") {
+            self.is_ready = true;
+        } else if line.contains("[ERROR]") && self.fatal.len() < 4 {
+            self.fatal.push(line.to_owned());
         }
     }
 
@@ -123,6 +132,24 @@ FATAL:  the database system is shutting down
         assert_eq!(log.fatal.len(), 3);
         assert!(log.fatal[0].starts_with("FATAL:  directory") && log.fatal[2].contains("Tablespace/CREATE"));
         assert!(!log.is_ready);
+    }
+
+    #[test]
+    fn mariadb_and_mysql_say_when_they_are_ready_and_why_not() {
+        // The first was said by MariaDB 10.11.14, the second is in MySQL's manual.
+        for ready in [
+            "2026-11-21 13:35:15 0 [Note] /usr/sbin/mariadbd: ready for connections.",
+            "2026-11-21T13:35:15.000000Z 0 [System] [MY-010931] [Server] /usr/sbin/mysqld: ready for connections. Version: '8.0.36'",
+        ] {
+            let mut log = RecoveryLog::default();
+            log.read_mariadb("2026-11-21 13:35:14 0 [Note] Plugin 'FEEDBACK' is disabled.");
+            assert!(!log.is_ready);
+            log.read_mariadb(ready);
+            assert!(log.is_ready && log.fatal.is_empty());
+        }
+        let mut log = RecoveryLog::default();
+        log.read_mariadb("2026-11-21 13:34:56 0 [ERROR] Aborting");
+        assert_eq!((log.fatal.len(), log.is_ready), (1, false));
     }
 
     #[test]

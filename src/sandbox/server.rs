@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{RecoveryLog, Sandbox};
 use crate::{
     clock::Stopwatch,
-    process::{self, Ending, Finished, Stop, StopHandle},
+    process::{self, Command, Ending, Finished, Stop, StopHandle},
 };
 
 /// How long a clean end may take: it writes back what is in its buffers.
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// It ended, or said that it will.
-    #[error("the recovering server ended: {}", words(fatal, ending.as_ref()))]
+    #[error("the throw-away server ended: {}", words(fatal, ending.as_ref()))]
     Ended {
         /// What it could not get over.
         fatal: Vec<String>,
@@ -49,13 +49,14 @@ fn words(fatal: &[String], ending: Option<&Ending>) -> String {
 #[derive(Debug)]
 pub struct Server {
     log: RecoveryLog,
+    read: fn(&mut RecoveryLog, &str),
     lines: mpsc::UnboundedReceiver<String>,
     ended: JoinHandle<Finished>,
     kill: StopHandle,
 }
 
 impl Server {
-    /// Starts it; its log goes to `log`.
+    /// Starts PostgreSQL; its log goes to `log`.
     ///
     /// # Errors
     /// When bubblewrap cannot be started. What PostgreSQL says comes later.
@@ -64,14 +65,26 @@ impl Server {
         let configuration = layout.conf().join("postgresql.conf");
         let command = sandbox.command("postgres").arg("-D").arg(layout.data()).arg("-c");
         let command = command.arg(format!("config_file={}", configuration.display()));
-        let child = process::spawn(&command, log)?;
+        Self::follow(&command, log, RecoveryLog::read)
+    }
+
+    /// Starts MariaDB or MySQL by its command line; its log goes to `log`.
+    ///
+    /// # Errors
+    /// When bubblewrap cannot be started. What the server says comes later.
+    pub fn start_mariadb(sandbox: &Sandbox, command: &Command, log: &Path) -> Result<Server, process::Error> {
+        Self::follow(&sandbox.enter(command), log, RecoveryLog::read_mariadb)
+    }
+
+    fn follow(command: &Command, log: &Path, read: fn(&mut RecoveryLog, &str)) -> Result<Server, process::Error> {
+        let child = process::spawn(command, log)?;
         let (kill, stop) = Stop::new();
         let (sender, lines) = mpsc::unbounded_channel();
         let ended = tokio::spawn(async move {
             // Nobody may be listening any more once recovery is over.
             child.wait(&stop, |line| drop(sender.send(line.to_owned()))).await
         });
-        Ok(Server { log: RecoveryLog::default(), lines, ended, kill })
+        Ok(Server { log: RecoveryLog::default(), read, lines, ended, kill })
     }
 
     /// What it said so far.
@@ -79,7 +92,7 @@ impl Server {
         &self.log
     }
 
-    /// Waits until its recovery is over and it accepts connections.
+    /// Waits until its recovery, if it has one, is over and it accepts connections.
     ///
     /// # Errors
     /// When it ends instead, or somebody wants to stop.
@@ -90,7 +103,7 @@ impl Server {
                 () = stop.stopped() => return Err(Trouble::Stopped),
             };
             let Some(line) = line else { return Err(self.died().await) };
-            self.log.read(&line);
+            (self.read)(&mut self.log, &line);
         }
         Ok(())
     }

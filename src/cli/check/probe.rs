@@ -1,9 +1,12 @@
 //! The policy against the world: tools, connections, repositories, lock paths, retention set elsewhere, the sandbox.
+//!
+//! What concerns dumps is in `dump.rs`. A newcomer would stop at the first thing that is wrong; all of it is told.
 
 use serde::Serialize;
 
+use super::dump;
 use crate::{
-    diagnose::Space,
+    diagnose::{Space, closed},
     engine::pgbackrest::{PgBackRest, conf::Conf, version::Version},
     error::chain,
     human::size,
@@ -29,7 +32,14 @@ pub(super) struct Finding {
 /// Looks at everything that the policy speaks of.
 pub(super) async fn all(policy: &Policy, wanted: Option<&DatabaseName>) -> Vec<Finding> {
     let mut findings = vec![scratch(policy), sandbox().await];
-    for database in policy.databases.values().filter(|database| wanted.is_none_or(|name| *name == database.name)) {
+    let is_wanted = |database: &&Database| wanted.is_none_or(|name| *name == database.name);
+    let databases: Vec<&Database> = policy.databases.values().filter(is_wanted).collect();
+    findings.extend(dump::storages(policy, &databases).await);
+    for database in databases {
+        if database.engine.is_dump() {
+            findings.extend(dump::database(policy, database).await);
+            continue;
+        }
         findings.push(tool(database).await);
         findings.extend(configuration(database));
         findings.extend(server(database).await);
@@ -38,25 +48,17 @@ pub(super) async fn all(policy: &Policy, wanted: Option<&DatabaseName>) -> Vec<F
     findings
 }
 
-fn finding(about: impl Into<String>, found: Result<String, String>) -> Finding {
+pub(super) fn finding(about: impl Into<String>, found: Result<String, String>) -> Finding {
     let good = found.is_ok();
     Finding { about: about.into(), good, found: found.unwrap_or_else(|bad| bad) }
 }
 
 fn scratch(policy: &Policy) -> Finding {
     let path = &policy.daemon.scratch_dir;
-    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
-    let writable = nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK);
-    let found = match (writable, Space::of(path)) {
-        (Err(_), _) => Err(format!(
-            "`{}` cannot be written; under systemd add it with a drop-in: `ReadWritePaths={}`",
-            existing.display(),
-            path.display()
-        )),
-        (Ok(()), Some(space)) => {
-            Ok(format!("`{}`, {} free of {}", path.display(), size(space.free), size(space.total)))
-        }
-        (Ok(()), None) => Ok(format!("`{}`", path.display())),
+    let found = match (closed(path), Space::of(path)) {
+        (Some(why), _) => Err(why),
+        (None, Some(space)) => Ok(format!("`{}`, {} free of {}", path.display(), size(space.free), size(space.total))),
+        (None, None) => Ok(format!("`{}`", path.display())),
     };
     finding("scratch directory for test restores", found)
 }

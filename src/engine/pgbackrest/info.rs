@@ -277,6 +277,7 @@ impl Stanza {
             held: None,
             proven_at: None,
             created_by: raw.note(BY).unwrap_or_else(|| "unknown".to_owned()),
+            dump: None,
             label,
         })
     }

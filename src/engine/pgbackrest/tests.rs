@@ -29,6 +29,7 @@ pub(super) fn database() -> Database {
             process_max: Some(2),
             expire_by: ExpireBy::Backstop,
         },
+        dump: policy::Dump::default(),
         retention: Retention::default(),
         wal: Wal { max_lag: Duration::from_secs(300), max_ready: 10, gap_grace: Duration::from_secs(120) },
         test_restore: TestRestore {
@@ -37,6 +38,7 @@ pub(super) fn database() -> Database {
             amcheck: false,
             checksums: true,
             server_bin: None,
+            identity: None,
         },
         niceness: Niceness { nice: Some(10), ionice: None },
         stall: Duration::from_secs(1800),

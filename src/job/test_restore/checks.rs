@@ -1,5 +1,5 @@
-//! What is checked of a copy that was recovered: every database, every row, the policy's assertions, every index, every
-//! page.
+//! What is checked of a copy on a PostgreSQL server: every database, every row, the policy's assertions, every index,
+//! every page; and how an assertion is judged wherever it is asked.
 //!
 //! Each sees what the others do not: reading rows misses a broken index, checking indexes misses a broken page that no
 //! index leads to, checksums miss a wrong collation. A newcomer would take a tool's zero for "checked"; one that found
@@ -14,10 +14,10 @@ use super::{
 use crate::{
     error::chain,
     policy::{Assertion, Expect},
-    postgres::{Client, QueryError},
+    postgres::{Client, QueryError, Record},
     process::{Command, Finished},
     record::{ErrorClass, Failure},
-    sandbox::{Cluster, PORT, Sandbox, Server},
+    sandbox::{Cluster, PORT, Sandbox, Server, Trouble},
 };
 
 /// Settings of roles and databases that would kill a check, and triggers that would answer its commands, are off.
@@ -26,7 +26,7 @@ const PGOPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_tra
 const DAMAGED: &str = "Keep this backup, make a new full one, and check the indexes and pages of production itself.";
 
 /// How long one assertion may take; a count over a large table takes its time.
-const ASSERTION: Duration = Duration::from_secs(3600);
+pub(super) const ASSERTION: Duration = Duration::from_secs(3600);
 
 /// Connects to every database that allows it.
 pub(super) async fn connect(client: &Client) -> Result<Vec<String>> {
@@ -65,41 +65,58 @@ pub(super) async fn read_every_row(
 ) -> Result<()> {
     // To standard output and not `-f /dev/null`, which the tool would try to sync.
     let command = client_program(context, sandbox, superuser, "pg_dumpall").discard_output();
-    let finished = context.tool("pg_dumpall", &command, |_| {}).await?;
+    let finished = context.follow("pg_dumpall", &command, |_| {}).await?;
     judge("pg_dumpall", &finished, DAMAGED)?;
     Ok(Checked::passed((), format!("`pg_dumpall` read every row of {} databases", databases.len())))
 }
 
-/// Asks the policy's questions; all of them, so that all wrong answers are seen together.
-pub(super) async fn assertions(context: &Context, client: &Client) -> Result<()> {
-    let assertions = &context.database().test_restore.assertions;
-    if assertions.is_empty() {
-        return Ok(Checked::skipped((), "the policy has no assertions for this database"));
-    }
+/// Asks the policy's questions of a PostgreSQL server; in `database` where a question names none.
+pub(super) async fn assertions(context: &Context, client: &Client, database: &str) -> Result<()> {
     let client = client.clone().statement_timeout(ASSERTION);
-    let mut wrong = Vec::new();
-    for assertion in assertions {
-        let database = assertion.database.as_deref().unwrap_or("postgres");
+    let mut answers = Answers::default();
+    for assertion in &context.database().test_restore.assertions {
+        let database = assertion.database.as_deref().unwrap_or(database);
         let answer = client.query_in(database, &assertion.sql).await;
-        let answer = answer.map_err(|error| chain(&error)).and_then(single_value);
-        wrong.extend(answer.and_then(|value| hold(assertion, &value)).err().map(|why| said(assertion, &why)));
+        answers.add(assertion, answer.map_err(|error| chain(&error)));
     }
-    if wrong.is_empty() {
-        return Ok(Checked::passed((), format!("{} assertions hold", assertions.len())));
+    answers.judge()
+}
+
+/// The answers to the policy's questions; all of them, so that all wrong ones are seen together.
+#[derive(Default)]
+pub(super) struct Answers {
+    asked: usize,
+    wrong: Vec<String>,
+}
+
+impl Answers {
+    /// Takes the answer to one.
+    pub(super) fn add(&mut self, assertion: &Assertion, answer: std::result::Result<Vec<Record>, String>) {
+        self.asked += 1;
+        let held = answer.and_then(single_value).and_then(|value| hold(assertion, &value));
+        self.wrong.extend(held.err().map(|why| said(assertion, &why)));
     }
-    let message = format!("{} of {} assertions do not hold: {}", wrong.len(), assertions.len(), wrong.join("; "));
-    Err(failure(
-        ErrorClass::Integrity,
-        message,
-        "Compare with production: either data is missing, or the assertion is.",
-    ))
+
+    /// Whether all hold.
+    pub(super) fn judge(self) -> Result<()> {
+        let Self { asked, wrong } = self;
+        if asked == 0 {
+            return Ok(Checked::skipped((), "the policy has no assertions for this database"));
+        }
+        if wrong.is_empty() {
+            return Ok(Checked::passed((), format!("{asked} assertions hold")));
+        }
+        let message = format!("{} of {asked} assertions do not hold: {}", wrong.len(), wrong.join("; "));
+        let remedy = "Compare with production: either data is missing, or the assertion is.";
+        Err(failure(ErrorClass::Integrity, message, remedy))
+    }
 }
 
 fn said(assertion: &Assertion, why: &str) -> String {
     format!("`{}` {why}", assertion.sql.trim())
 }
 
-fn single_value(rows: Vec<Vec<String>>) -> std::result::Result<String, String> {
+fn single_value(rows: Vec<Record>) -> std::result::Result<String, String> {
     let columns = rows.first().map_or(0, Vec::len);
     match rows.into_iter().flatten().collect::<Vec<_>>() {
         values if values.len() == 1 => Ok(values.into_iter().next().unwrap_or_default()),
@@ -147,7 +164,7 @@ pub(super) async fn amcheck(context: &Context, client: &Client, sandbox: &Sandbo
         "--progress",
     ]);
     let mut checked = 0;
-    let finished = context.tool("pg_amcheck", &command, |line| checked = relations(line).unwrap_or(checked)).await?;
+    let finished = context.follow("pg_amcheck", &command, |line| checked = relations(line).unwrap_or(checked)).await?;
     judge("pg_amcheck", &finished, DAMAGED)?;
     if checked == 0 {
         let message = format!("`pg_amcheck` checked nothing: {}", last_words(&finished));
@@ -173,7 +190,7 @@ pub(super) async fn checksums(context: &Context, server: Server, sandbox: &Sandb
         server.kill().await;
         return Ok(Checked::skipped((), reason));
     }
-    super::recovery::end_cleanly(server, sandbox).await?;
+    end_cleanly(server, sandbox).await?;
     // Inside as well: a link in the copy may lead to where production's tablespace is.
     let command = sandbox.command("pg_checksums").args(["--check", "-D"]).arg(sandbox.layout().data());
     let mut blocks = String::new();
@@ -182,11 +199,19 @@ pub(super) async fn checksums(context: &Context, server: Server, sandbox: &Sandb
             blocks = count.trim().to_owned();
         }
     };
-    let finished = context.tool("pg_checksums", &command, on_line).await?;
+    let finished = context.follow("pg_checksums", &command, on_line).await?;
     judge("pg_checksums", &finished, DAMAGED)?;
     Ok(Checked::passed((), format!("{blocks} pages")))
 }
 
+/// Ends the server so that its files can be checked.
+async fn end_cleanly(server: Server, sandbox: &Sandbox) -> std::result::Result<(), Failure> {
+    let unclean =
+        |trouble: Trouble| failure(ErrorClass::Integrity, trouble.to_string(), "Read `server.log` of the run.");
+    server.end_cleanly(sandbox).await.map_err(unclean)
+}
+
+/// One of PostgreSQL's client programs, outside, for the server inside.
 fn client_program(context: &Context, sandbox: &Sandbox, superuser: &str, program: &str) -> Command {
     let command = Command::new(sandbox.programs().join(program)).arg("--host").arg(sandbox.layout().sockets());
     let command =
@@ -194,7 +219,7 @@ fn client_program(context: &Context, sandbox: &Sandbox, superuser: &str, program
     command.env("PGOPTIONS", PGOPTIONS).niceness(context.database().niceness)
 }
 
-fn judge(tool: &str, finished: &Finished, remedy: &str) -> std::result::Result<(), Failure> {
+pub(super) fn judge(tool: &str, finished: &Finished, remedy: &str) -> std::result::Result<(), Failure> {
     use crate::process::Ending;
     match finished.ending {
         Ending::Exited(0) => Ok(()),
@@ -214,7 +239,7 @@ fn judge(tool: &str, finished: &Finished, remedy: &str) -> std::result::Result<(
     }
 }
 
-fn last_words(finished: &Finished) -> String {
+pub(super) fn last_words(finished: &Finished) -> String {
     let errors = finished.tail.iter().filter(|line| line.contains("error") || line.contains("ERROR"));
     let errors: Vec<&str> = errors.map(String::as_str).take(5).collect();
     if errors.is_empty() { finished.tail.last().cloned().unwrap_or_default() } else { errors.join("; ") }
@@ -235,6 +260,7 @@ pub(super) fn query_failed(error: QueryError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::StepOutcome;
 
     fn holds(expect: Expect, value: &str) -> std::result::Result<(), String> {
         hold(&Assertion { sql: "select 1".into(), database: None, expect }, value)
@@ -256,6 +282,18 @@ mod tests {
     fn equality_is_as_the_client_prints_it() {
         assert_eq!(holds(Expect::Equals("t".into()), "t"), Ok(()));
         assert_eq!(holds(Expect::Equals("t".into()), "f"), Err("gave `f`, not `t`".into()));
+    }
+
+    #[test]
+    fn all_wrong_answers_are_told_together_and_no_question_is_no_proof() {
+        let one = Assertion { sql: "select 1".into(), database: None, expect: Expect::Equals("1".into()) };
+        let mut answers = Answers::default();
+        answers.add(&one, Ok(vec![vec!["1".into()]]));
+        answers.add(&one, Ok(vec![vec!["2".into()]]));
+        answers.add(&one, Err("no such table".into()));
+        let failure = answers.judge().map(|_| ()).unwrap_err();
+        insta::assert_snapshot!(failure.message, @"2 of 3 assertions do not hold: `select 1` gave `2`, not `1`; `select 1` no such table");
+        assert_eq!(Answers::default().judge().unwrap().outcome(), StepOutcome::Skipped);
     }
 
     #[test]

@@ -10,11 +10,14 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::statvfs::statvfs;
+
 use super::{
     Context, failure, listed,
     steps::{Checked, Result},
 };
 use crate::{
+    error::ExitCode,
     process,
     record::{ErrorClass, Failure},
     sandbox::{Layout, nobody_names},
@@ -23,6 +26,8 @@ use crate::{
 /// The file that makes a directory ours; it holds the run's id.
 const MARKER: &str = "backstop-test-restore";
 const PREFIX: &str = "tr-";
+/// At least this share of its file system stays free.
+const STAYS_FREE: f64 = 0.2;
 /// How long processes that were told to end may take.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -76,6 +81,32 @@ impl Drop for Scratch {
             let _ = fs::remove_dir_all(self.layout.root());
         }
     }
+}
+
+/// Whether so many bytes fit into it and leave enough for everybody else.
+pub(super) fn check_space(layout: &Layout, needed: u64) -> Result<()> {
+    let (free, total) = space(layout.root())?;
+    if fits(needed, free, total) {
+        return Ok(Checked::passed((), format!("{} MiB needed, {} MiB free", needed >> 20, free >> 20)));
+    }
+    let (needed, free, total) = (needed >> 20, free >> 20, total >> 20);
+    let message =
+        format!("{needed} MiB are needed and {free} of {total} MiB are free, of which a fifth must stay free");
+    let remedy = "Free space, or set `daemon.scratch_dir` to a larger file system.";
+    Err(Failure { exit: ExitCode::NoSpace, ..failure(ErrorClass::Space, message, remedy) })
+}
+
+fn space(path: &Path) -> std::result::Result<(u64, u64), Failure> {
+    let unknown = |error| {
+        let message = format!("the free space of `{}` cannot be told: {error}", path.display());
+        failure(ErrorClass::Config, message, "Look at the file system of `daemon.scratch_dir`.")
+    };
+    let stat = statvfs(path).map_err(unknown)?;
+    Ok((stat.blocks_available() * stat.fragment_size(), stat.blocks() * stat.fragment_size()))
+}
+
+fn fits(needed: u64, free: u64, total: u64) -> bool {
+    free.checked_sub(needed).is_some_and(|left| left as f64 >= total as f64 * STAYS_FREE)
 }
 
 /// Ends what dead test restores left, and says what it found. `is_live` tells by its id whether a run still goes on.
@@ -236,6 +267,13 @@ mod tests {
         std::os::unix::fs::symlink(production.path(), &link).unwrap();
         let ours = resolved(&link.join("not/yet/there"));
         assert!(touch(&ours, production.path()) && touch(&ours, &link) && !touch(&ours, elsewhere.path()));
+    }
+
+    #[test]
+    fn a_fifth_of_the_file_system_stays_free() {
+        assert!(fits(600, 800, 1000));
+        assert!(!fits(601, 800, 1000));
+        assert!(!fits(900, 800, 1000));
     }
 
     #[test]

@@ -9,35 +9,24 @@ use crate::{
     record::{Failure, ProofStep, StepOutcome},
 };
 
-/// Every step in its order.
-const ORDER: [&str; 19] = [
-    "backup",
-    "isolation",
-    "programs",
-    "production",
-    "scratch",
-    "space",
-    "canary",
-    "restore",
-    "archive",
-    "configuration",
-    "fetch_wal",
-    "walls",
-    "recovery",
-    "connect",
-    "size",
-    "read_every_row",
-    "assertions",
-    "amcheck",
-    "checksums",
-];
-/// Without these nothing is proven.
-const MANDATORY: [&str; 6] = ["restore", "fetch_wal", "walls", "recovery", "connect", "read_every_row"];
+/// What the steps of one kind of restore are.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Every step in its order.
+    pub(super) order: &'static [&'static str],
+    /// Without these nothing is proven.
+    pub(super) mandatory: &'static [&'static str],
+    /// The first step that says something about the backup; what fails before it says nothing, for or against.
+    pub(super) verdict_from: &'static str,
+    /// The steps that a real recovery would need as well; their length is the measured RTO.
+    pub(super) recovery: &'static [&'static str],
+}
 
 /// What a step gives: its value and how it went, or the failure that ends the restore.
 pub(super) type Result<T> = std::result::Result<Checked<T>, Failure>;
 
 /// The value of a step that did not fail, with the evidence.
+#[derive(Debug)]
 pub(super) struct Checked<T> {
     value: T,
     outcome: StepOutcome,
@@ -54,16 +43,32 @@ impl<T> Checked<T> {
     pub(super) fn skipped(value: T, reason: impl Into<String>) -> Self {
         Self { value, outcome: StepOutcome::Skipped, detail: reason.into() }
     }
+
+    #[cfg(test)]
+    pub(super) fn outcome(&self) -> StepOutcome {
+        self.outcome
+    }
+
+    #[cfg(test)]
+    pub(super) fn value(self) -> T {
+        self.value
+    }
 }
 
 /// The steps so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Steps {
+    plan: &'static Plan,
     done: Vec<ProofStep>,
     current: Option<(String, Stopwatch)>,
 }
 
 impl Steps {
+    /// No step was done yet.
+    pub(super) fn new(plan: &'static Plan) -> Self {
+        Self { plan, done: Vec::new(), current: None }
+    }
+
     /// Does a step and records how it went.
     pub(super) async fn run<T>(
         &mut self,
@@ -91,20 +96,21 @@ impl Steps {
         }
     }
 
-    /// Whether a step was done, well or not.
-    pub(super) fn has_begun(&self, name: &str) -> bool {
-        self.done.iter().any(|step| step.name == name)
+    /// Whether it came so far that the backup itself was tried.
+    pub(super) fn has_verdict(&self) -> bool {
+        self.done.iter().any(|step| step.name == self.plan.verdict_from)
     }
 
     /// Adds the steps that were not reached.
     pub(super) fn fill_up(&mut self, reason: &str) {
-        for name in ORDER {
-            if !self.done.iter().any(|step| step.name == name) {
-                let (name, detail) = (name.to_owned(), reason.to_owned());
+        for name in self.plan.order {
+            if !self.done.iter().any(|step| step.name == *name) {
+                let (name, detail) = ((*name).to_owned(), reason.to_owned());
                 self.done.push(ProofStep { name, outcome: StepOutcome::Skipped, detail, duration: Duration::ZERO });
             }
         }
-        let place = |step: &ProofStep| ORDER.iter().position(|name| *name == step.name).unwrap_or(ORDER.len());
+        let order = self.plan.order;
+        let place = |step: &ProofStep| order.iter().position(|name| *name == step.name).unwrap_or(order.len());
         self.done.sort_by_key(place);
     }
 
@@ -113,18 +119,20 @@ impl Steps {
         let is_passed =
             |name: &str| self.done.iter().any(|step| step.name == name && step.outcome == StepOutcome::Passed);
         let nothing_failed = self.done.iter().all(|step| step.outcome != StepOutcome::Failed);
-        nothing_failed && MANDATORY.iter().all(|name| is_passed(name)) && (!must_assert || is_passed("assertions"))
+        nothing_failed
+            && self.plan.mandatory.iter().all(|name| is_passed(name))
+            && (!must_assert || is_passed("assertions"))
     }
 
-    /// The length of some steps together.
-    pub(super) fn length_of(&self, names: &[&str]) -> Duration {
-        self.done.iter().filter(|step| names.contains(&step.name.as_str())).map(|step| step.duration).sum()
+    /// The length of the steps that a real recovery would need as well.
+    pub(super) fn recovery_time(&self) -> Duration {
+        let counts = |step: &&ProofStep| self.plan.recovery.contains(&step.name.as_str());
+        self.done.iter().filter(counts).map(|step| step.duration).sum()
     }
-}
 
-impl From<Steps> for Vec<ProofStep> {
-    fn from(steps: Steps) -> Self {
-        steps.done
+    /// The steps as the proof keeps them.
+    pub(super) fn take(&mut self) -> Vec<ProofStep> {
+        std::mem::take(&mut self.done)
     }
 }
 
@@ -133,8 +141,16 @@ mod tests {
     use super::*;
     use crate::{error::ExitCode, record::ErrorClass};
 
+    const PLAN: Plan = Plan {
+        order: &["backup", "space", "restore", "archive", "fetch_wal", "connect", "read_every_row", "amcheck"],
+        mandatory: MANDATORY,
+        verdict_from: "restore",
+        recovery: &["restore", "fetch_wal"],
+    };
+    const MANDATORY: &[&str] = &["restore", "fetch_wal", "connect", "read_every_row"];
+
     async fn done(names: &[&str]) -> Steps {
-        let mut steps = Steps::default();
+        let mut steps = Steps::new(&PLAN);
         for name in names {
             steps.run(name, async { Ok(Checked::passed((), "seen")) }).await.unwrap();
         }
@@ -143,10 +159,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_proof_needs_every_mandatory_step() {
-        assert!(done(&MANDATORY).await.passed(false));
-        assert!(!done(&MANDATORY).await.passed(true), "assertions are written but were not asked");
+        assert!(done(MANDATORY).await.passed(false));
+        assert!(!done(MANDATORY).await.passed(true), "assertions are written but were not asked");
         for left_out in MANDATORY {
-            let rest: Vec<&str> = MANDATORY.into_iter().filter(|name| *name != left_out).collect();
+            let rest: Vec<&str> = MANDATORY.iter().copied().filter(|name| name != left_out).collect();
             let mut steps = done(&rest).await;
             steps.run(left_out, async { Ok(Checked::skipped((), "why not")) }).await.unwrap();
             assert!(!steps.passed(false), "{left_out} was skipped");
@@ -155,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_step_is_recorded_and_spoils_the_proof() {
-        let mut steps = done(&MANDATORY).await;
+        let mut steps = done(MANDATORY).await;
         let failure = Failure {
             class: ErrorClass::Integrity,
             exit: ExitCode::RestoreFailed,
@@ -164,28 +180,34 @@ mod tests {
         };
         assert!(steps.run("amcheck", async { Err::<Checked<()>, _>(failure) }).await.is_err());
         assert!(!steps.passed(false));
-        let steps: Vec<ProofStep> = steps.into();
-        assert_eq!((steps[6].outcome, steps[6].detail.as_str()), (StepOutcome::Failed, "3 corrupt"));
+        let last = steps.take().pop().unwrap();
+        assert_eq!((last.outcome, last.detail.as_str()), (StepOutcome::Failed, "3 corrupt"));
     }
 
     #[tokio::test]
     async fn what_was_not_reached_stands_in_its_place() {
         let mut steps = done(&["backup", "restore", "teardown"]).await;
         steps.fill_up("an earlier step failed");
-        let steps: Vec<ProofStep> = steps.into();
-        assert_eq!(steps.len(), ORDER.len() + 1);
-        assert_eq!(steps[7].name, "restore");
-        assert_eq!((steps[8].name.as_str(), steps[8].outcome), ("archive", StepOutcome::Skipped));
+        let steps = steps.take();
+        assert_eq!(steps.len(), PLAN.order.len() + 1);
+        assert_eq!(steps[2].name, "restore");
+        assert_eq!((steps[3].name.as_str(), steps[3].outcome), ("archive", StepOutcome::Skipped));
         assert_eq!(steps.last().unwrap().name, "teardown");
     }
 
     #[tokio::test]
+    async fn what_ended_before_the_backup_was_tried_is_no_verdict_on_it() {
+        assert!(!done(&["backup", "space"]).await.has_verdict());
+        assert!(done(&["backup", "space", "restore"]).await.has_verdict());
+    }
+
+    #[tokio::test]
     async fn a_step_that_was_left_in_the_middle_has_failed() {
-        let mut steps = done(&MANDATORY).await;
+        let mut steps = done(MANDATORY).await;
         let endless = steps.run("amcheck", std::future::pending::<Result<()>>());
         assert!(tokio::time::timeout(Duration::ZERO, endless).await.is_err());
         steps.give_up("not done in time");
         assert!(!steps.passed(false));
-        assert_eq!(Vec::from(steps).last().unwrap().name, "amcheck");
+        assert_eq!(steps.take().last().unwrap().name, "amcheck");
     }
 }

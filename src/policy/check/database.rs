@@ -10,12 +10,13 @@ use std::{
 };
 
 use super::{
-    Checker,
+    Checker, dump,
     layer::{Layer, built_in_retention},
     no_tier,
+    storage::Written,
 };
 use crate::{
-    policy::{Database, Job, Niceness, PgBackRest, Retention, Tier, source::At},
+    policy::{Database, Job, Key, Niceness, PgBackRest, Retention, Tier, source::At},
     record::{DatabaseName, EngineKind, RepoKey},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) defaults: Layer,
     pub(super) environments: BTreeMap<String, Layer>,
     pub(super) tiers: BTreeMap<String, Tier>,
+    pub(super) storages: BTreeMap<String, Written>,
+    pub(super) keys: BTreeMap<String, Key>,
 }
 
 /// The sections a database takes its values from, the nearest first.
@@ -66,6 +69,8 @@ impl Checker<'_, '_> {
             let warning = self.findings.warning(&At::File(0), "there is no database in this policy");
             warning.help("Write a `[database.NAME]`.");
         }
+        let sections = layers.values().chain(shared.environments.values()).chain([&shared.defaults]);
+        sections.for_each(|layer| self.names_are_defined(layer, shared));
         let mut stanzas = Stanzas::new();
         let mut databases = BTreeMap::new();
         for (name, own) in layers {
@@ -74,10 +79,16 @@ impl Checker<'_, '_> {
             let database = self.database(name.clone(), &layers, shared);
             self.stanza_is_its_own(&database, own, &mut stanzas);
             let own_jobs = self.jobs(&database, &layers);
-            self.jobs_fit(&database, &own_jobs, &layers);
+            // Where the engine is wrong, nobody knows what fits to it.
+            if !self.is_damaged_in(&layers, "engine") {
+                self.keys_fit_engine(&database, &layers);
+                self.dump_fits(&database, &own_jobs, &layers, shared);
+                self.jobs_fit(&database, &own_jobs, &layers);
+            }
             jobs.extend(own_jobs.into_iter().map(|planned| planned.job));
             databases.insert(name, database);
         }
+        self.dumps_fit_together(&databases, layers, shared);
         databases
     }
 
@@ -102,15 +113,17 @@ impl Checker<'_, '_> {
         let tier = layers.written(|layer| layer.tier.as_deref());
         let tool = layers.first(|layer| layer.pgbackrest.as_ref()).cloned().unwrap_or_default();
         let stanza = layers.own.stanza.clone().unwrap_or_else(|| name.to_string());
+        let engine = layers.first(|layer| layer.engine).unwrap_or(EngineKind::PgBackRest);
         Database {
-            engine: layers.first(|layer| layer.engine).unwrap_or(EngineKind::PgBackRest),
+            engine,
             environment: environment.to_owned(),
             protected: protected.unwrap_or(environment == USUAL_ENVIRONMENT),
             tier: tier.map_or_else(no_tier, |(name, layer)| self.tier_named(name, layer, shared)),
             connection: layers.own.connection.clone(),
             password: layers.first(|layer| layer.password.clone()),
             pgbackrest: PgBackRest { stanza, ..tool },
-            retention: retention(layers, environment),
+            dump: dump::dump(engine, layers),
+            retention: retention(engine, layers, environment),
             wal: layers.first(|layer| layer.wal.clone()).unwrap_or_default(),
             test_restore: layers.first(|layer| layer.test_restore.clone()).unwrap_or_default(),
             niceness: Niceness { nice: layers.first(|layer| layer.nice), ionice: layers.first(|layer| layer.ionice) },
@@ -131,6 +144,9 @@ impl Checker<'_, '_> {
     /// Two databases over one stanza would expire each other's backups.
     fn stanza_is_its_own(&mut self, database: &Database, own: &Layer, stanzas: &mut Stanzas) {
         let tool = &database.pgbackrest;
+        if database.engine != EngineKind::PgBackRest {
+            return;
+        }
         for repo in &tool.repos {
             let place = (tool.stanza.clone(), tool.config.clone(), *repo);
             if let Some(other) = stanzas.insert(place, database.name.clone()).filter(|other| *other != database.name) {
@@ -145,9 +161,13 @@ impl Checker<'_, '_> {
 }
 
 /// The rules that were written, or the environment's days where there is no rule among them.
-fn retention(layers: &Layers, environment: &str) -> Retention {
+fn retention(engine: EngineKind, layers: &Layers, environment: &str) -> Retention {
     let written = layers.first(|layer| layer.retention.clone());
-    let rules = written.unwrap_or(Retention { keep_proven: 1, ..Retention::default() });
+    let mut rules = written.unwrap_or(Retention { keep_proven: 1, ..Retention::default() });
+    if engine.is_dump() {
+        // A rule for what it does not have is no rule.
+        (rules.diff, rules.incr) = (None, None);
+    }
     let has_rule = rules.full.or(rules.diff).or(rules.incr).is_some() || rules.within.is_some();
     if has_rule {
         return rules;

@@ -6,12 +6,13 @@
 use super::{Checker, database::Layers, jobs::Planned};
 use crate::{
     policy::{Database, ExpireBy, source::At},
-    record::JobKind,
+    record::{EngineKind, JobKind},
 };
 
 impl Checker<'_, '_> {
     /// What the jobs of a database must have, and what they should have.
     pub(super) fn jobs_fit(&mut self, database: &Database, planned: &[Planned], layers: &Layers) {
+        self.copies_are_possible(database, layers);
         let own = layers.own.at();
         let written = layers.written(|layer| layer.schedule.as_deref()).map_or(layers.own, |(_, layer)| layer);
         let section = written.at();
@@ -36,12 +37,11 @@ impl Checker<'_, '_> {
                 self.findings.warning(&own, "no expire is scheduled, so the retention rules are never carried out");
             warning.help("Write for example `expire = \"30 4 * * *\"` in its schedule.");
         }
-        if is_missing(self, JobKind::Wal) && database.tier.rpo.is_some() {
+        if is_missing(self, JobKind::Wal) && database.tier.rpo.is_some() && !database.engine.is_dump() {
             let message = format!("tier `{}` has an rpo, but no WAL check is scheduled", database.tier.name);
             self.findings.warning(&own, message).help("Write for example `wal = \"*/5 * * * *\"` in its schedule.");
         }
         self.rpo_is_watched(database, planned, &at);
-        self.copies_are_possible(database, layers);
         self.rules_are_used(database, layers);
     }
 
@@ -66,14 +66,24 @@ impl Checker<'_, '_> {
         }
     }
 
+    /// With WAL the checks tell what may be lost; without it each dump does.
     fn rpo_is_watched(&mut self, database: &Database, planned: &[Planned], at: &At) {
         let Some(rpo) = database.tier.rpo else { return };
-        for watch in planned.iter().filter(|planned| planned.timing.kind == JobKind::Wal) {
+        let (kind, what) = match database.engine {
+            EngineKind::PgBackRest => (JobKind::Wal, "checks"),
+            EngineKind::PgDump | EngineKind::MySqlDump | EngineKind::Sqlite => (JobKind::Full, "dumps"),
+        };
+        // Several schedules of dumps lie between each other; how closely is not looked at.
+        let watches: Vec<&Planned> = planned.iter().filter(|planned| planned.timing.kind == kind).collect();
+        if kind == JobKind::Full && watches.len() > 1 {
+            return;
+        }
+        for watch in watches {
             let longest = self.crons.pauses(&watch.timing.schedule).longest;
             if longest > rpo {
                 let (tier, pause, rpo) =
                     (&database.tier.name, humantime::format_duration(longest), humantime::format_duration(rpo));
-                let message = format!("up to {pause} pass between two checks, but tier `{tier}` has an rpo of {rpo}");
+                let message = format!("up to {pause} pass between two {what}, but tier `{tier}` has an rpo of {rpo}");
                 watch.timing.locate(at, |at| {
                     self.findings.warning(at, message);
                 });
@@ -82,10 +92,21 @@ impl Checker<'_, '_> {
     }
 
     fn copies_are_possible(&mut self, database: &Database, layers: &Layers) {
-        let (tier, repos) = (&database.tier, database.pgbackrest.repos.len());
-        if let Some(wanted) = tier.min_copies.filter(|wanted| *wanted as usize > repos) {
-            let message = format!("tier `{}` wants {wanted} copies, but there is a place for {repos}", tier.name);
-            let warning = self.findings.warning(&layers.own.at().key("tier"), message);
+        let tier = &database.tier;
+        let is_dump = database.engine.is_dump();
+        let places = if is_dump { database.dump.storages.len() } else { database.pgbackrest.repos.len() };
+        let Some(wanted) = tier.min_copies.filter(|wanted| *wanted as usize > places) else { return };
+        // A storage that is missing, or wrong, is told already.
+        if is_dump && (places == 0 || self.is_damaged_in(layers, "storage")) {
+            return;
+        }
+        let message = format!("tier `{}` wants {wanted} copies, but there is a place for {places}", tier.name);
+        let written = layers.written(|layer| layer.tier.as_ref()).map_or(layers.own, |(_, layer)| layer);
+        let section = written.at();
+        if is_dump {
+            self.findings.error(&section.key("tier"), message).help("List more storages in `storage`.");
+        } else {
+            let warning = self.findings.warning(&section.key("tier"), message);
             warning.help("List more repositories in `pgbackrest.repos`.");
         }
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     policy::{Database, Job, Promote, source::At},
-    record::{JobKey, RepoKey},
+    record::{EngineKind, JobKey, JobKind, RepoKey},
 };
 
 /// A job with what it was made from.
@@ -33,10 +33,10 @@ impl Checker<'_, '_> {
         let splay_section = splay.map(|(_, layer)| layer.at());
         let inherited = splay.map(|(splay, _)| splay).zip(splay_section.as_ref());
         let mut planned = Vec::new();
-        for timing in timings {
+        for timing in timings.iter().filter(|timing| is_possible(database.engine, timing.kind)) {
             self.repo_is_known(timing, &at, database);
             self.splay_fits(timing, &at, inherited);
-            for repo in repos_of(timing, &database.pgbackrest.repos) {
+            for repo in repos_of(timing, database) {
                 planned.push(Planned { timing, repo, job: job(database, timing, repo, layers) });
             }
         }
@@ -44,6 +44,16 @@ impl Checker<'_, '_> {
     }
 
     fn repo_is_known(&mut self, timing: &Timing, at: &At, database: &Database) {
+        if database.engine.is_dump() {
+            if timing.repo.is_some() {
+                let message = format!("`repo` makes no sense for `{}`", database.name);
+                timing.locate(at, |at| {
+                    let problem = self.findings.key_error(&at.key("repo"), message);
+                    problem.help("A dump goes to all its storages at once.");
+                });
+            }
+            return;
+        }
         let repos = &database.pgbackrest.repos;
         if let Some(repo) = timing.repo.filter(|repo| !repos.contains(repo)) {
             let message = format!("repository {repo} is not one of `{}`", database.name);
@@ -91,15 +101,21 @@ fn least_pause(text: &str) -> Duration {
 }
 
 /// The repositories for each of which a timing makes a job; `None` is one job without a repository.
-fn repos_of(timing: &Timing, repos: &[RepoKey]) -> Vec<Option<RepoKey>> {
+fn repos_of(timing: &Timing, database: &Database) -> Vec<Option<RepoKey>> {
     match timing.repo {
-        None if is_per_repo(timing.kind) => repos.iter().copied().map(Some).collect(),
+        _ if database.engine.is_dump() => vec![None],
+        None if is_per_repo(timing.kind) => database.pgbackrest.repos.iter().copied().map(Some).collect(),
         repo => vec![repo],
     }
 }
 
+/// Whether an engine has jobs of this kind: a dump is always a full, and of one moment.
+const fn is_possible(engine: EngineKind, kind: JobKind) -> bool {
+    !(engine.is_dump() && matches!(kind, JobKind::Diff | JobKind::Incr | JobKind::Wal))
+}
+
 fn job(database: &Database, timing: &Timing, repo: Option<RepoKey>, layers: &Layers) -> Job {
-    let has_several = database.pgbackrest.repos.len() > 1;
+    let has_several = database.repos().len() > 1;
     let key = JobKey {
         database: Some(database.name.clone()),
         kind: timing.kind,

@@ -7,20 +7,29 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use chrono_tz::Tz;
 
-use super::{Checker, DAY, MINUTE, timing::Timing};
+use super::{Checker, DAY, MINUTE, dump::Table, timing::Timing};
 use crate::{
     policy::{
-        Assertion, Canary, Expect, ExpireBy, IoClass, PgBackRest, Promote, Retention, Retry, SecretRef, TestRestore,
-        Wal,
-        file::{self, Answer, Ionice, Length, Settings},
+        Assertion, Canary, Expect, ExpireBy, IoClass, MySql, PgBackRest, Promote, Retention, Retry, SecretRef, Sqlite,
+        TestRestore, Wal,
+        file::{self, Answer, Ionice, Length, Names, Settings, Squeeze},
         mask,
         source::At,
     },
-    record::{EngineKind, RepoKey},
+    record::{Compression, EngineKind, RepoKey},
 };
 
 /// Tool families that people will ask for.
-const LATER_ENGINES: &[&str] = &["pg_dump", "mysqldump", "mariadb-dump", "sqlite"];
+const LATER_ENGINES: &[&str] = &["rds", "cloudsql", "velero", "files"];
+/// Other words for those that we have.
+const OTHER_WORDS: &[(&str, EngineKind)] = &[
+    ("postgres", EngineKind::PgDump),
+    ("postgresql", EngineKind::PgDump),
+    ("mysql", EngineKind::MySqlDump),
+    ("mariadb", EngineKind::MySqlDump),
+    ("mariadb-dump", EngineKind::MySqlDump),
+    ("sqlite3", EngineKind::Sqlite),
+];
 
 /// A checked section; `None` is not written.
 pub(super) struct Layer {
@@ -39,6 +48,13 @@ pub(super) struct Layer {
     pub(super) test_restore: Option<TestRestore>,
     /// The stanza in it is still empty.
     pub(super) pgbackrest: Option<PgBackRest>,
+    pub(super) storage: Option<Vec<String>>,
+    /// A key, or `none`.
+    pub(super) encryption: Option<String>,
+    pub(super) compression: Option<Compression>,
+    pub(super) dump: Option<Table>,
+    pub(super) mysql: Option<MySql>,
+    pub(super) sqlite: Option<Sqlite>,
     pub(super) catch_up: Option<Duration>,
     pub(super) splay: Option<Duration>,
     pub(super) retry: Option<Retry>,
@@ -71,7 +87,7 @@ impl Checker<'_, '_> {
             file: at.file(),
             top: top.to_owned(),
             section,
-            engine: typed.engine.map(|name| self.engine(&at.key("engine"), &name)),
+            engine: typed.engine.and_then(|name| self.engine(&at.key("engine"), &name)),
             stanza: typed.stanza.map(|stanza| self.stanza(&at.key("stanza"), stanza)),
             environment: typed.environment,
             tier: typed.tier,
@@ -82,6 +98,12 @@ impl Checker<'_, '_> {
             retention: typed.retention.map(|retention| self.retention(&at.key("retention"), retention)),
             test_restore: typed.test_restore.map(|test| self.test_restore(&at.key("test_restore"), test)),
             pgbackrest: typed.pgbackrest.map(|tool| self.pgbackrest(&at.key("pgbackrest"), tool)),
+            storage: typed.storage.map(|Names(names)| names),
+            encryption: typed.encryption.map(|name| self.not_empty(&at.key("encryption"), name)),
+            compression: typed.compression.map(|Squeeze(compression)| compression),
+            dump: typed.dump.map(|table| self.dump_table(&at.key("dump"), table)),
+            mysql: typed.mysql.map(|mysql| self.mysql(&at.key("mysql"), mysql)),
+            sqlite: typed.sqlite.map(|sqlite| self.sqlite(&at.key("sqlite"), sqlite)),
             catch_up: typed.catch_up.map(|Length(length)| length),
             splay: typed.splay.map(|Length(length)| length),
             retry: typed.retry.map(|retry| self.retry(&at.key("retry"), retry)),
@@ -94,18 +116,23 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn engine(&mut self, at: &At, name: &str) -> EngineKind {
-        name.parse().unwrap_or_else(|_| {
-            let words: Vec<&str> = EngineKind::ALL.iter().map(|engine| engine.as_str()).collect();
-            if LATER_ENGINES.contains(&name) {
-                let help = format!("It has: {}.", words.join(", "));
-                self.findings.error(at, format!("this version does not have the engine `{name}`")).help(help);
-            } else {
-                let problem = self.findings.error(at, format!("`{name}` is not one of: {}", words.join(", ")));
-                problem.suggest(name, words);
-            }
-            EngineKind::PgBackRest
-        })
+    /// A wrong one is left out, so that nobody says what does not fit to it.
+    fn engine(&mut self, at: &At, name: &str) -> Option<EngineKind> {
+        if let Ok(engine) = name.parse() {
+            return Some(engine);
+        }
+        let words: Vec<&str> = EngineKind::ALL.iter().map(|engine| engine.as_str()).collect();
+        let known = words.join(", ");
+        if LATER_ENGINES.contains(&name) {
+            let problem = self.findings.error(at, format!("this version does not have the engine `{name}`"));
+            problem.help(format!("It has: {known}."));
+        } else {
+            let meant = OTHER_WORDS.iter().find(|(word, _)| *word == name).map(|(_, engine)| engine.as_str());
+            let problem = self.findings.error(at, format!("`{name}` is not one of: {known}"));
+            problem.suggest(meant.unwrap_or(name), words);
+        }
+        self.findings.damage(at);
+        None
     }
 
     fn stanza(&mut self, at: &At, stanza: String) -> String {
@@ -125,7 +152,8 @@ impl Checker<'_, '_> {
         self.not_empty(at, text)
     }
 
-    fn secret(&mut self, at: &At, secret: SecretRef) -> SecretRef {
+    /// A reference to a secret.
+    pub(super) fn secret(&mut self, at: &At, secret: SecretRef) -> SecretRef {
         if matches!(secret, SecretRef::Credential(_)) {
             let message = "a systemd credential changes only at a restart, and is gone when the service is down";
             let help = "A restore from the command line then needs it from elsewhere; a `file:` with mode 0600 is always there.";
@@ -162,6 +190,7 @@ impl Checker<'_, '_> {
             amcheck: typed.amcheck.unwrap_or(true),
             checksums: typed.checksums.unwrap_or(true),
             server_bin: typed.server_bin.map(|path| self.absolute(&at.key("server_bin"), path)),
+            identity: typed.identity.map(|path| self.absolute(&at.key("identity"), path)),
         }
     }
 
@@ -263,7 +292,7 @@ impl Default for Wal {
 impl Default for TestRestore {
     fn default() -> Self {
         let (assertions, server_bin) = (Vec::new(), None);
-        Self { assertions, canary: Canary::RestorePoint, amcheck: true, checksums: true, server_bin }
+        Self { assertions, canary: Canary::RestorePoint, amcheck: true, checksums: true, server_bin, identity: None }
     }
 }
 

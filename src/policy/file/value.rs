@@ -13,7 +13,10 @@ use serde::{
 };
 
 use super::Timing;
-use crate::policy::{IoClass, NotAfter};
+use crate::{
+    policy::{IoClass, NotAfter},
+    record::Compression,
+};
 
 /// Gives a type its JSON Schema under its own name.
 macro_rules! has_schema {
@@ -146,6 +149,74 @@ impl Visitor<'_> for IoniceVisitor {
                 "`{text}` is no I/O class\nWrite \"idle\" or \"best-effort:0\" to \"best-effort:7\"."
             ))),
         }
+    }
+}
+
+/// A method of compression and its level: `zstd:3`, `gzip:6` or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::policy) struct Squeeze(pub(in crate::policy) Compression);
+
+has_schema!(Squeeze, |_generator| json_schema!({
+    "type": "string",
+    "description": "`none`, `gzip` with a level of 1 to 9 (6), or `zstd` with a level of 1 to 19 (3).",
+    "pattern": "^(none|gzip(:[1-9])?|zstd(:([1-9]|1[0-9]))?)$",
+}));
+
+impl<'de> Deserialize<'de> for Squeeze {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(SqueezeVisitor)
+    }
+}
+
+struct SqueezeVisitor;
+
+impl Visitor<'_> for SqueezeVisitor {
+    type Value = Squeeze;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a method of compression such as \"zstd:3\", \"gzip:6\" or \"none\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Squeeze, E> {
+        let help = "Write \"none\", \"gzip:1\" to \"gzip:9\", or \"zstd:1\" to \"zstd:19\".";
+        text.parse().map(Squeeze).map_err(|_| E::custom(format!("`{text}` is no compression\n{help}")))
+    }
+}
+
+/// One name, or a list of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::policy) struct Names(pub(in crate::policy) Vec<String>);
+
+has_schema!(Names, |_generator| json_schema!({
+    "description": "One name, or a list of names.",
+    "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }],
+}));
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NamesVisitor)
+    }
+}
+
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = Names;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name or a list of names")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Names, E> {
+        Ok(Names(vec![name.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Names, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = list.next_element()? {
+            names.push(name);
+        }
+        Ok(Names(names))
     }
 }
 
@@ -321,6 +392,22 @@ mod tests {
         for text in ["\"best-effort:8\"", "\"best-effort\"", "\"realtime:0\""] {
             assert!(read::<Ionice>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_compression_has_a_level_of_its_method() {
+        assert_eq!(read("\"zstd:19\""), Ok(Squeeze("zstd:19".parse().unwrap())));
+        assert_eq!(read("\"none\""), Ok(Squeeze(Compression::NONE)));
+        assert!(read::<Squeeze>("\"gzip:10\"").unwrap_err().starts_with("`gzip:10` is no compression\n"));
+        assert!(read::<Squeeze>("3").unwrap_err().contains("a method of compression such as"));
+    }
+
+    #[test]
+    fn names_are_one_or_a_list() {
+        let names = |names: &[&str]| Ok(Names(names.iter().map(ToString::to_string).collect()));
+        assert_eq!(read("\"local\""), names(&["local"]));
+        assert_eq!(read("[\"local\", \"offsite\"]"), names(&["local", "offsite"]));
+        assert!(read::<Names>("7").unwrap_err().contains("a name or a list of names"));
     }
 
     #[test]

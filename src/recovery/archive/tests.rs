@@ -59,6 +59,7 @@ fn backup(label: &str, first: u64, last: u64) -> Backup {
         held: None,
         proven_at: None,
         created_by: "daemon".into(),
+        dump: None,
     }
 }
 

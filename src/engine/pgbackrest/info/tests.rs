@@ -76,6 +76,7 @@ fn a_chain_of_backups_is_recorded_as_it_is() {
         held: None,
         proven_at: None,
         created_by: "unknown",
+        dump: None,
     }
     "#);
 }

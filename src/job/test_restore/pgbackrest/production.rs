@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use super::{
+use super::super::{
     Context, failure,
     steps::{Checked, Result},
     stopped, sync,

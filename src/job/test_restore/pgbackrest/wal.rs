@@ -6,14 +6,16 @@
 
 use std::{path::Path, time::Duration};
 
-use nix::sys::statvfs::statvfs;
 use tokio::task::JoinSet;
 
 use super::{
-    Context, failure, of_restore,
+    super::{
+        Context, failure, of_restore,
+        scratch::check_space,
+        steps::{Checked, Result},
+        stopped,
+    },
     production::{Canary, Production},
-    steps::{Checked, Result},
-    stopped,
 };
 use crate::{
     clock::Stopwatch,
@@ -24,8 +26,6 @@ use crate::{
     sandbox::{Layout, Target},
 };
 
-/// At least this share of the scratch directory's file system stays free.
-const STAYS_FREE: f64 = 0.2;
 /// Segments that are fetched at once, unless the policy sets `process_max`.
 const AT_ONCE: u32 = 4;
 /// The canary gets at least this long to be archived.
@@ -76,21 +76,7 @@ impl<'a> Archive<'a> {
         let (_, archive) = self.look(self.segment_size).await?;
         let segments = archive.segments_from(self.backup).map_or(1, |segments| segments.len() as u64 + 1);
         let needed = self.backup.size + segments * self.segment_size.bytes();
-        let (free, total) = space(layout.root())?;
-        if !fits(needed, free, total) {
-            let message = format!(
-                "{} MiB are needed and {} of {} MiB are free, of which a fifth must stay free",
-                needed >> 20,
-                free >> 20,
-                total >> 20
-            );
-            let remedy = "Free space, or set `daemon.scratch_dir` to a larger file system.";
-            return Err(Failure {
-                exit: crate::error::ExitCode::NoSpace,
-                ..failure(ErrorClass::Space, message, remedy)
-            });
-        }
-        Ok(Checked::passed((), format!("{} MiB needed, {} MiB free", needed >> 20, free >> 20)))
+        check_space(layout, needed)
     }
 
     /// Waits until a segment has arrived.
@@ -279,19 +265,6 @@ fn explained(step: &str, captured: &Captured) -> Failure {
     of_restore(step, exit::explain(&captured.ending, stdout.lines().chain(captured.stderr.lines())))
 }
 
-fn space(path: &Path) -> std::result::Result<(u64, u64), Failure> {
-    let unknown = |error| {
-        let message = format!("the free space of `{}` cannot be told: {error}", path.display());
-        failure(ErrorClass::Config, message, "Look at the file system of `daemon.scratch_dir`.")
-    };
-    let stat = statvfs(path).map_err(unknown)?;
-    Ok((stat.blocks_available() * stat.fragment_size(), stat.blocks() * stat.fragment_size()))
-}
-
-fn fits(needed: u64, free: u64, total: u64) -> bool {
-    free.checked_sub(needed).is_some_and(|left| left as f64 >= total as f64 * STAYS_FREE)
-}
-
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
@@ -342,12 +315,5 @@ mod tests {
         found.extend(segments(3, 6..=7));
         let plan = plan(found, Some(canary(3, 7)), &listing, SIZE).unwrap();
         assert_eq!((plan.histories, plan.target.timeline), (vec![2, 3], 3));
-    }
-
-    #[test]
-    fn a_fifth_of_the_file_system_stays_free() {
-        assert!(fits(600, 800, 1000));
-        assert!(!fits(601, 800, 1000));
-        assert!(!fits(900, 800, 1000));
     }
 }

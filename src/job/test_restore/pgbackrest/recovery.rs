@@ -4,15 +4,17 @@
 //! A newcomer would be content when it accepts connections. It does that as well when the WAL ended early; only the
 //! position it reached, and the restore point it stopped at, tell.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
 use super::{
-    Context, failure, listed,
+    super::{
+        Context, checks, failure,
+        steps::{Checked, Result},
+        stopped,
+    },
     production::Production,
-    steps::{Checked, Result},
-    stopped,
     wal::Plan,
 };
 use crate::{
@@ -20,49 +22,17 @@ use crate::{
     process::{Command, capture},
     record::{Backup, ErrorClass, Failure},
     recovery::Lsn,
-    sandbox::{Cluster, Layout, PORT, RecoveryLog, Sandbox, Server, Trouble, write_configuration},
+    sandbox::{Cluster, Layout, PORT, RecoveryLog, Sandbox, Server, Start, Trouble, write_configuration},
 };
 
-/// The programs that a test restore uses.
-const PROGRAMS: [&str; 7] =
-    ["postgres", "psql", "pg_controldata", "pg_dumpall", "pg_dump", "pg_amcheck", "pg_checksums"];
-/// Production's home and others' on most machines; none of them may be seen from inside.
-const PRIVATE: [&str; 5] = ["/var/lib/postgresql", "/srv", "/home", "/root", "/run"];
+/// The programs that it needs.
+pub(super) const PROGRAMS: [&str; 6] = ["postgres", "psql", "pg_controldata", "pg_dumpall", "pg_dump", "pg_checksums"];
 
 /// The copy after its recovery.
 pub(super) struct Copy {
     pub(super) client: Client,
     pub(super) reached: Lsn,
     pub(super) recovered_to: Option<DateTime<Utc>>,
-}
-
-/// Finds the server's programs for the version of the backup.
-pub(super) async fn find_programs(context: &Context, backup: &Backup) -> Result<PathBuf> {
-    let version = &backup.server_version;
-    let usual = || PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"));
-    let programs = context.database().test_restore.server_bin.clone().unwrap_or_else(usual);
-    // `pg_amcheck` came with version 14; the step that uses it says so itself.
-    let is_missing = |name: &&&str| !programs.join(name).exists() && **name != "pg_amcheck";
-    let missing: Vec<PathBuf> = PROGRAMS.iter().filter(is_missing).map(|name| programs.join(name)).collect();
-    let unfit = |message: String| {
-        let remedy = format!("Install PostgreSQL {version}, or set `test_restore.server_bin` to its directory.");
-        Failure { exit: crate::error::ExitCode::ToolNotFound, ..failure(ErrorClass::Config, message, &remedy) }
-    };
-    if !missing.is_empty() {
-        return Err(unfit(format!("{} is not there", listed(&missing))));
-    }
-    let said = capture(&Command::new(programs.join("postgres")).arg("--version"), &context.stop).await?;
-    let said = String::from_utf8_lossy(&said.stdout).trim().replace("postgres (PostgreSQL) ", "");
-    if !is_major(&said, version) {
-        return Err(unfit(format!("`{}` is version {said}, the backup needs {version}", programs.display())));
-    }
-    let detail = format!("PostgreSQL {said} in {}", programs.display());
-    Ok(Checked::passed(programs, detail))
-}
-
-fn is_major(version: &str, major: &str) -> bool {
-    let rest = version.strip_prefix(major);
-    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Reads the restored control file; it must be of the cluster that was backed up.
@@ -90,34 +60,9 @@ pub(super) async fn control_data(
 
 /// Replaces the restored configuration by one of ours.
 pub(super) async fn configure(layout: &Layout, cluster: &Cluster, plan: &Plan) -> Result<()> {
-    write_configuration(layout, cluster, &plan.target)?;
+    write_configuration(layout, Start::Recovery { cluster, target: &plan.target })?;
     let end = plan.target.restore_point.as_ref().map_or("the end of the WAL", |name| name.as_str());
     Ok(Checked::passed((), format!("generated; recovery on timeline {} to {end}", plan.target.timeline)))
-}
-
-/// Puts up the walls, and looks from inside whether they hold.
-pub(super) async fn build_walls(
-    context: &Context,
-    layout: Layout,
-    programs: PathBuf,
-    production: &Production,
-) -> Result<Sandbox> {
-    let theirs = production.directories();
-    let niceness = context.database().niceness;
-    let sandbox = Sandbox::new(layout, programs, &theirs, &production.tablespaces, niceness)?;
-    let ours = |path: &Path| sandbox.layout().root().starts_with(path) || sandbox.programs().starts_with(path);
-    let private = PRIVATE.iter().map(PathBuf::from).filter(|path| !ours(path));
-    let looked_for: Vec<PathBuf> = theirs.iter().cloned().chain(private).collect();
-    if !sandbox.cannot_see(&looked_for, &context.stop).await? {
-        let message = "a directory of PostgreSQL outside the scratch directory can be seen from inside the sandbox";
-        return Err(failure(ErrorClass::Config, message, "Set `daemon.scratch_dir` to a place of its own."));
-    }
-    let count = production.tablespaces.len();
-    let detail = match &production.unknown {
-        None => format!("no network, production's directories not visible, {count} tablespaces stood in for"),
-        Some(_) => "no network, only system programs and the scratch directory visible".to_owned(),
-    };
-    Ok(Checked::passed(sandbox, detail))
 }
 
 /// Starts the server, waits for the end of its recovery, and asks where that was.
@@ -132,7 +77,7 @@ pub(super) async fn recover(
     let client = Client::at_socket(&sandbox.layout().sockets(), PORT, sandbox.programs());
     let client = client.as_role(&production.superuser).stop(&context.stop);
     let asked = "select pg_is_in_recovery(), current_setting('data_directory'), pg_last_wal_replay_lsn()";
-    let answer = client.query(asked).await.map_err(super::checks::query_failed)?;
+    let answer = client.query(asked).await.map_err(checks::query_failed)?;
     let field = |number: usize| answer.first().and_then(|row| row.get(number)).map_or("", String::as_str);
     if field(0) != "f" || Path::new(field(1)) != sandbox.layout().data() {
         let message = format!("another server answered: data directory `{}`, in recovery `{}`", field(1), field(0));
@@ -196,14 +141,6 @@ fn explained(trouble: &Trouble, production: &Production) -> Failure {
     failure(ErrorClass::Integrity, message, "Read `server.log` of the run; make a new full backup and test that one.")
 }
 
-/// Ends the server so that its files can be checked.
-pub(super) async fn end_cleanly(server: Server, sandbox: &Sandbox) -> std::result::Result<(), Failure> {
-    server.end_cleanly(sandbox).await.map_err(|trouble| {
-        let remedy = "Read `server.log` of the run.";
-        failure(ErrorClass::Integrity, trouble.to_string(), remedy)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,11 +191,5 @@ mod tests {
     fn the_time_of_the_last_commit_is_read() {
         let log = RecoveryLog { last_commit: Some("2026-11-20 16:55:24.123456+00".into()), ..RecoveryLog::default() };
         assert_eq!(last_commit(&log).unwrap().to_rfc3339(), "2026-11-20T16:55:24.123456+00:00");
-    }
-
-    #[test]
-    fn version_9_is_not_9_6_and_15_is_not_1() {
-        assert!(is_major("15.20 (Debian 15.20-1)", "15") && is_major("9.6.24", "9.6") && is_major("17", "17"));
-        assert!(!is_major("15.20", "1") && !is_major("16.1", "15"));
     }
 }

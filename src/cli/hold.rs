@@ -1,0 +1,169 @@
+//! `backstop hold` and `backstop release`: a backup stays whatever the rules say.
+//!
+//! The catalog decides. For a dump the hold also lies beside it, as `hold.json`, so that a catalog that is rebuilt from
+//! the storages knows it; a storage that cannot be written to is named, and is no reason to refuse. A newcomer would put
+//! it into the manifest, which is written once and signed.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tracing::info;
+
+use super::{
+    Answer,
+    session::{Session, catalog_error},
+    show,
+};
+use crate::{
+    clock,
+    error::{Error, ExitCode, chain},
+    policy::Policy,
+    record::{Backup, BackupStatus, CopyState, Dump, HOLD},
+    storage::{self, Storage},
+};
+
+/// What may be asked of `hold`.
+#[derive(Debug, clap::Args)]
+pub(super) struct HoldOptions {
+    /// A backup by its id, name or label
+    id: String,
+    /// Why it must stay
+    #[arg(long, value_parser = reason)]
+    reason: String,
+}
+
+/// What may be asked of `release`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ReleaseOptions {
+    /// A backup by its id, name or label
+    id: String,
+    /// Why it need not stay any more
+    #[arg(long, default_value = "no reason given")]
+    reason: String,
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() { Err("say why, e.g. `--reason \"audit of 2026\"`".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// The hold as it lies beside a dump.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Beside {
+    /// The backup.
+    backup_id: String,
+    /// Why, and by whom, as the catalog has it.
+    pub(super) held: String,
+    /// Since when.
+    held_at: DateTime<Utc>,
+}
+
+pub(super) async fn hold(session: &Session, options: &HoldOptions) -> Result<Answer, Error> {
+    let policy = session.policy()?;
+    let catalog = session.write_catalog(&policy).await?;
+    let backup = show::find(&catalog, &options.id).await?;
+    if backup.status == BackupStatus::Expired {
+        return Err(ended(&backup));
+    }
+    let now = clock::now();
+    let held = format!("{} (by {})", options.reason, session.actor);
+    let head = catalog.hold(&backup.id, &held, &session.witness, now).await.map_err(catalog_error)?;
+    // It may have been ended since it was read.
+    let head = head.ok_or_else(|| ended(&backup))?;
+    info!(backup = %backup.id, audit = head, "audit: hold: {held}");
+    let beside = Beside { backup_id: backup.id.clone(), held: held.clone(), held_at: now };
+    let missed = each_copy(&policy, &backup, async |storage, path| put(storage, path, &beside).await).await;
+    let text = told(format!("{} is held: {held}", backup.id), &missed);
+    let result = json!({ "backup_id": backup.id, "held": held, "not_beside": missed });
+    Ok(Answer::new("hold", result, text.clone(), text))
+}
+
+fn ended(backup: &Backup) -> Error {
+    Error::new(ExitCode::Configuration, format!("`{}` was ended, so it cannot be held", backup.id))
+        .hint(format!("`backstop show {}` says why.", backup.id))
+}
+
+pub(super) async fn release(session: &Session, options: &ReleaseOptions) -> Result<Answer, Error> {
+    let policy = session.policy()?;
+    let catalog = session.write_catalog(&policy).await?;
+    let backup = show::find(&catalog, &options.id).await?;
+    let Some(held) = &backup.held else {
+        let text = format!("{} is not held", backup.id);
+        return Ok(Answer::new("release", json!({ "backup_id": backup.id, "was_held": null }), text.clone(), text));
+    };
+    let released = catalog.release(&backup.id, &options.reason, &session.witness, clock::now()).await;
+    info!(backup = %backup.id, audit = released.map_err(catalog_error)?, "audit: release: {}", options.reason);
+    let missed = each_copy(&policy, &backup, async |storage, path| storage.remove(path).await).await;
+    let text = told(format!("{} is no longer held; it was for: {held}", backup.id), &missed);
+    let result = json!({ "backup_id": backup.id, "was_held": held, "not_beside": missed });
+    Ok(Answer::new("release", result, text.clone(), text))
+}
+
+/// Does something about the file beside each copy; tells where that failed.
+async fn each_copy(
+    policy: &Policy,
+    backup: &Backup,
+    work: impl AsyncFn(&Storage, &str) -> Result<(), storage::Error>,
+) -> Vec<String> {
+    let mut missed = Vec::new();
+    for (name, path) in backup.dump.iter().flat_map(places) {
+        let Some(storage) = policy.storages.get(name) else {
+            missed.push(format!("storage `{name}` is not in the policy any more"));
+            continue;
+        };
+        let done = match Storage::open_used(storage).await {
+            Ok(storage) => work(&storage, &path).await,
+            Err(error) => Err(error),
+        };
+        missed.extend(done.err().map(|error| chain(&error)));
+    }
+    missed
+}
+
+/// The copies that are there, or may be, with the path of the file beside each.
+fn places(dump: &Dump) -> Vec<(&str, String)> {
+    let there = |state| !matches!(state, CopyState::Failed | CopyState::Missing | CopyState::Deleted);
+    let copies = dump.copies.iter().filter(|copy| there(copy.state));
+    copies.map(|copy| (copy.storage.as_str(), format!("{}/{HOLD}", dump.directory))).collect()
+}
+
+/// Puts it in the place of an older one.
+async fn put(storage: &Storage, path: &str, beside: &Beside) -> Result<(), storage::Error> {
+    storage.remove(path).await?;
+    let mut upload = storage.create(path, None).await?;
+    match upload.write(Bytes::from(format!("{:#}\n", json!(beside)))).await {
+        Ok(()) => upload.finish().await,
+        Err(error) => {
+            upload.discard().await;
+            Err(error)
+        }
+    }
+}
+
+fn told(what: String, missed: &[String]) -> String {
+    if missed.is_empty() {
+        return what;
+    }
+    format!("{what}\nonly the catalog knows it where this failed: {}", missed.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::backup::tests::dump;
+
+    #[test]
+    fn a_hold_needs_a_reason() {
+        assert_eq!(reason(" audit "), Ok("audit".to_owned()));
+        assert!(reason("  ").unwrap_err().contains("--reason"));
+    }
+
+    #[test]
+    fn a_hold_lies_beside_every_copy_that_may_be_there() {
+        let mut dump = dump().dump.unwrap();
+        assert_eq!(places(&dump).len(), 2, "a damaged copy too");
+        dump.copies[0].state = CopyState::Missing;
+        assert_eq!(places(&dump), [("local", "shop/backup-20270115-080010-pre/hold.json".to_owned())]);
+    }
+}
