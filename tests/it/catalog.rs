@@ -1,5 +1,7 @@
 //! The catalog lost, damaged or replaced: noticed, recovered from its own copy, nothing deleted until a person agrees.
 
+use serde_json::Value;
+
 use crate::harness::{Daemon, Lab, Site};
 
 #[test]
@@ -50,4 +52,32 @@ fn a_catalog_of_a_newer_version_is_refused_and_left_alone() {
     let (code, _, stderr) = site.say(&["run"]);
     assert_eq!(code, 8, "{stderr}");
     assert_eq!(site.catalog("select count(*) from backups"), "1");
+}
+
+#[test]
+fn a_catalog_that_is_gone_with_its_copies_is_rebuilt_from_the_repository() {
+    let lab = Lab::empty();
+    let site = Site::new(&lab, "retention = { full = 1 }");
+    for label in ["first", "second"] {
+        site.run(&["backup", "orders", "--type", "full", "--label", label]).ok();
+    }
+    let ids = |listed: Vec<Value>| -> Vec<String> {
+        listed.iter().map(|backup| backup["backup_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let before = ids(site.backups());
+
+    let daemon = site.daemon();
+    site.run(&["catalog", "rebuild"]).fails(6);
+    daemon.stop();
+    lab.run("rm -rf state/catalog.db* state/catalog-copies");
+    let rebuilt = site.run(&["catalog", "rebuild"]);
+    assert_eq!(rebuilt.ok()["pgbackrest_backups"], 2);
+    assert_eq!(ids(site.backups()), before, "each keeps its id");
+    assert_eq!(site.backups()[0]["name"], "second");
+
+    let refused = site.run(&["expire", "orders", "--yes"]).fails(1);
+    assert!(refused.contains("recovery mode"), "{refused}");
+    site.run(&["catalog", "accept"]).ok();
+    site.run(&["expire", "orders", "--yes"]).ok();
+    assert_eq!(lab.labels().len(), 1);
 }

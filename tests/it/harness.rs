@@ -6,7 +6,10 @@
 mod answer;
 mod daemon;
 mod lab;
+mod mariadb;
+mod s3;
 mod site;
+mod vault;
 
 use std::{
     process::{Command, Output},
@@ -17,7 +20,10 @@ pub(crate) use self::{
     answer::Answer,
     daemon::Daemon,
     lab::Lab,
+    mariadb::MariaDb,
+    s3::S3,
     site::{Extra, Site},
+    vault::{STORAGES, Vault},
 };
 
 /// Long enough for a loaded machine; nobody waits that long when things go well.

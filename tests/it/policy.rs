@@ -73,7 +73,7 @@ fn the_schema_is_a_json_schema_that_knows_every_section() {
     let (code, stdout, _) = Site::new(&lab, "").say(&["schema"]);
     let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(code, 0);
-    for section in ["daemon", "defaults", "environment", "tier", "database", "schedule"] {
+    for section in ["daemon", "defaults", "environment", "tier", "storage", "encryption", "database", "schedule"] {
         assert!(schema["properties"][section].is_object(), "{section}");
     }
 }
