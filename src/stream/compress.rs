@@ -33,7 +33,7 @@ const DEPTH: usize = 4;
 /// No more workers than this, however many cores there are.
 const WORKERS: usize = 4;
 /// What a worker of zstd gets.
-const ZSTD_JOB: u32 = 2 << 20;
+const ZSTD_JOB: u32 = 1 << 20;
 /// From this level on zstd's tables are capped.
 const ZSTD_LARGE: u8 = 9;
 
