@@ -133,7 +133,7 @@ pub(super) async fn check<O: Origin>(
     judge(artifact, opener, found.await?)
 }
 
-/// See [`super::extract`].
+/// See [`super::extract()`].
 pub(super) async fn extract<O: Origin>(
     origin: O,
     artifact: &Artifact,
