@@ -26,6 +26,7 @@ mod policies;
 mod proofs;
 pub mod rebuild;
 mod recover;
+mod rules;
 mod runs;
 mod schema;
 mod slots;

@@ -44,6 +44,7 @@ use crate::{
     policy::{Database, Job, Policy, Retry},
     process::{self, Stop},
     record::{AttemptEnd, ErrorClass, Failure, JobKey, JobKind, NewRun, RunEnd, RunId, RunState, SlotId},
+    retention::Selection,
 };
 
 /// What shall be run, and for whom.
@@ -67,6 +68,8 @@ pub struct Request {
     pub remarks: Remarks,
     /// The labels that a person agreed to end; none where nobody was asked.
     pub confirmed: Option<BTreeSet<String>>,
+    /// What a person wants ended beside the rules; none: what the rules end.
+    pub selection: Option<Selection>,
     /// The one backup to verify; none: all of the database.
     pub target: Option<String>,
 }
@@ -106,6 +109,7 @@ impl Request {
             requested_by: who.into(),
             remarks: Remarks::default(),
             confirmed: None,
+            selection: None,
             target: None,
         }
     }

@@ -201,6 +201,7 @@ mod tests {
             expired_reason: None,
             expired_at: None,
             held: None,
+            held_until: None,
             proven_at: None,
             created_by: "anna".to_owned(),
             dump: Some(dump),

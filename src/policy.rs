@@ -174,7 +174,8 @@ pub enum ExpireBy {
 }
 
 /// `[database.NAME.retention]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Retention {
     /// How many fulls are kept, with all that depends on them.
     pub full: Option<u32>,
@@ -182,10 +183,73 @@ pub struct Retention {
     pub diff: Option<u32>,
     /// How many incrs are kept; `None`: as long as their parent.
     pub incr: Option<u32>,
+    /// How many of the newest backups of any type are kept.
+    pub last: Option<u32>,
+    /// Of how many hours with backups the newest is kept.
+    pub hourly: Option<u32>,
+    /// The same for days.
+    pub daily: Option<u32>,
+    /// The same for weeks, Monday to Sunday.
+    pub weekly: Option<u32>,
+    /// The same for months.
+    pub monthly: Option<u32>,
+    /// The same for quarters.
+    pub quarterly: Option<u32>,
+    /// The same for years.
+    pub yearly: Option<u32>,
     /// Backups younger than this are kept. Set by the environment where no rule is written.
     pub within: Option<Duration>,
+    /// Every moment of this length before now can be recovered to.
+    pub recovery_window: Option<Duration>,
+    /// WAL for continuous recovery is kept this long; before, only what makes each kept backup consistent.
+    pub wal_depth: Option<Duration>,
     /// How many of the newest proven backups are never dropped.
     pub keep_proven: u32,
+    /// Whether the rules also count and end backups that others made.
+    pub foreign: bool,
+    /// The share of the backups, 0 to 1, that may go in one pass without a person's word.
+    pub max_delete_fraction: f64,
+    /// How long what only a tighter policy ends still waits.
+    pub shrink_grace: Duration,
+}
+
+impl Default for Retention {
+    /// No rule.
+    fn default() -> Self {
+        Self {
+            full: None,
+            diff: None,
+            incr: None,
+            last: None,
+            hourly: None,
+            daily: None,
+            weekly: None,
+            monthly: None,
+            quarterly: None,
+            yearly: None,
+            within: None,
+            recovery_window: None,
+            wal_depth: None,
+            keep_proven: 1,
+            foreign: false,
+            max_delete_fraction: 0.5,
+            shrink_grace: Duration::from_hours(24),
+        }
+    }
+}
+
+impl Retention {
+    /// Whether a rule decides how long fulls live. Without one none is ended.
+    pub fn ends_fulls(&self) -> bool {
+        let counts =
+            [self.full, self.last, self.hourly, self.daily, self.weekly, self.monthly, self.quarterly, self.yearly];
+        counts.iter().any(Option::is_some) || self.within.or(self.recovery_window).is_some()
+    }
+
+    /// Whether there is a rule at all.
+    pub fn has_rule(&self) -> bool {
+        self.ends_fulls() || self.diff.or(self.incr).is_some()
+    }
 }
 
 /// `[database.NAME.wal]`.

@@ -12,7 +12,7 @@ mod run;
 mod wal;
 
 pub use self::{
-    backup::{Backup, BackupStatus, BackupType, EngineKind},
+    backup::{Backup, BackupStatus, BackupType, EngineKind, FOREIGN, SAFETY},
     dump::{
         Artifact, BackupCopy, BadCompression, Compression, CompressionMethod, CopyState, Digest, Dump, DumpFormat,
         Encryption, EncryptionMethod, HOLD, MANIFEST, Migrations, Role,

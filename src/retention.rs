@@ -6,14 +6,18 @@
 //! * `diff = N`: the newest N good diffs, no others. Diffs only: pgBackRest's `retention-diff` counts fulls too, so that
 //!   its `diff = 3` may leave one diff. Without it a diff lives as long as its full.
 //! * `incr = N`: the newest N good incrs. Without it an incr lives as long as what it was built on.
+//! * `last`, and `hourly` to `yearly`: the newest N good ones of any type, and the newest of each of N periods.
 //! * `within`: everything younger. A clock that went back makes nothing old.
+//! * `recovery_window`: the newest good one from before the window and all after it.
 //!
-//! No rule at all ends nothing, and without `full` and `within` no full is ended. Below the rules lie floors that no
-//! policy can lower: whatever a kept backup needs; the newest good full and the newest good backup; the newest proven
-//! ones; what is held or pinned; and a backup that is not good, until a newer good one of its type or a larger takes its
-//! place. *Good* means here: its status is good, and so is all that it needs, down to a full that is still there. Only
-//! such backups count, so a week of failures pushes nothing out; the others go when the good ones around them go. A dump
-//! without a copy that is known to be good is not good either, and a person must look at it: no plan ends it.
+//! No rule at all ends nothing, and while no rule looks at fulls no full is ended. What a person said of one backup
+//! (`--retention DAYS`) overrules the rules both ways: before its day it stays, after its day only a floor keeps it, and
+//! it never takes a place of others in a count.
+//!
+//! Below the rules lie floors that no policy can lower, in `floor.rs`, and whatever a kept backup needs. *Good* means
+//! here: its status is good, and so is all that it needs, down to a full that is still there. Only such backups count, so
+//! a week of failures pushes nothing out; the others go when the good ones around them go. A dump without a copy that is
+//! known to be good is not good either, and a person must look at it: no plan ends it.
 //!
 //! A kept diff keeps its full even beyond `full = N`; the other way round, choosing fewer fulls never removes a diff that
 //! a rule of its own keeps. Planning is pure and settles at once: a second plan over what the first kept ends nothing.
@@ -22,21 +26,41 @@
 
 mod chain;
 pub mod delete;
+mod floor;
+mod former;
+mod period;
 mod rule;
+mod select;
 
 #[cfg(test)]
-mod property;
+pub(crate) mod property;
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use serde::Serialize;
 
 use self::chain::Chain;
+pub use self::{
+    former::{FormerRules, guarded, newly_ended},
+    select::{Selection, select},
+};
 use crate::{
     policy::Retention,
     record::{Backup, CopyState, RepoKey},
 };
+
+/// What a plan depends on beside the backups and the rules.
+#[derive(Debug, Clone)]
+pub struct Circumstances {
+    /// The moment for which it is made.
+    pub now: DateTime<Utc>,
+    /// Whose hours, days and weeks are counted.
+    pub zone: Tz,
+    /// Labels that must stay for now, with the reason.
+    pub pinned: BTreeMap<String, String>,
+}
 
 /// What becomes of one backup, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,6 +90,14 @@ impl Plan {
     pub fn expire(&self) -> Vec<&Decision> {
         self.decisions.iter().filter(|decision| !decision.keep).collect()
     }
+
+    /// Why a person should look before this is carried out: it ends more than this share of the backups.
+    pub fn too_much(&self, fraction: f64) -> Option<String> {
+        let (going, all) = (self.expire().len(), self.decisions.len());
+        let allowed = fraction * all as f64;
+        (going as f64 > allowed)
+            .then(|| format!("{going} of {all} backups would go, more than `max_delete_fraction` ({fraction}) allows"))
+    }
 }
 
 /// Whether a backup can be relied on: it is good, and a dump lies whole in a storage.
@@ -78,49 +110,35 @@ fn lacks_copy(backup: &Backup) -> bool {
     backup.dump.as_ref().is_some_and(|dump| dump.copies.iter().all(|copy| copy.state != CopyState::Good))
 }
 
-/// Decides about the backups of one repository. `pinned` names labels that are in use now, with the reason.
-pub fn plan(backups: &[Backup], rules: &Retention, now: DateTime<Utc>, pinned: &BTreeMap<String, String>) -> Plan {
-    let chain = Chain::of(backups);
-    let mut kept = rule::kept(&chain, rules, now);
+/// The day at which a person lets it go, where one was named.
+fn own_day(backup: &Backup) -> Option<DateTime<Utc>> {
+    backup.dump.as_ref()?.expires_at
+}
+
+/// Whether others made it and the policy leaves it to them.
+fn is_left_alone(backup: &Backup, rules: &Retention) -> bool {
+    backup.is_foreign() && !rules.foreign
+}
+
+/// Decides about the backups of one repository, or about all dumps of a database.
+pub fn plan(backups: &[Backup], rules: &Retention, at: &Circumstances) -> Plan {
+    let chain = Chain::of(backups, rules);
+    let mut kept = rule::kept(&chain, rules, at);
     let past_rules: Vec<bool> = kept.iter().map(Vec::is_empty).collect();
-    floors(&chain, rules, pinned, &mut kept);
+    floor::raise(&chain, rules, at, &mut kept);
     needed(&chain, &mut kept);
-    let decide = |(at, reasons): (usize, Vec<String>)| {
-        let backup = chain.backups[at];
+    decided(&chain, kept, |place| rule::why_not(&chain, rules, place, &past_rules))
+}
+
+/// Keeps what has a reason, and says of the others why not.
+fn decided(chain: &Chain, kept: Vec<Vec<String>>, why_not: impl Fn(usize) -> String) -> Plan {
+    let decide = |(place, reasons): (usize, Vec<String>)| {
+        let backup = chain.backups[place];
         let keep = !reasons.is_empty();
-        let reasons = if keep { reasons } else { vec![rule::why_not(&chain, rules, at, &past_rules)] };
+        let reasons = if keep { reasons } else { vec![why_not(place)] };
         Decision { backup_id: backup.id.clone(), label: backup.label.clone(), repo: backup.repo, keep, reasons }
     };
     Plan { decisions: kept.into_iter().enumerate().map(decide).collect() }
-}
-
-/// Adds what is kept whatever the rules say.
-fn floors(chain: &Chain, rules: &Retention, pinned: &BTreeMap<String, String>, kept: &mut [Vec<String>]) {
-    if let Some(full) = chain.good().find(|&at| chain.is_full(at)) {
-        kept[full].push("kept: the newest good full".to_owned());
-    }
-    if let Some(newest) = chain.good().next() {
-        kept[newest].push("kept: the newest good backup".to_owned());
-    }
-    let proven = chain.good().filter_map(|at| Some((at, chain.backups[at].proven_at?)));
-    for ((at, proven_at), n) in proven.zip(1..=rules.keep_proven) {
-        let day = proven_at.format("%Y-%m-%d");
-        kept[at].push(format!("kept: proven {n} of {}, by a restore on {day}", rules.keep_proven));
-    }
-    for (at, backup) in chain.backups.iter().enumerate() {
-        if !chain.is_good(at) && chain.replacement(at).is_none() {
-            kept[at].push(format!("kept: {}, but no newer good backup takes its place", chain.trouble(at)));
-        }
-        if lacks_copy(backup) {
-            kept[at].push("kept: no copy of it is known to be good, so it is neither counted nor ended".to_owned());
-        }
-        if let Some(why) = &backup.held {
-            kept[at].push(format!("kept: held, {why}"));
-        }
-        if let Some(why) = pinned.get(&backup.label) {
-            kept[at].push(format!("kept: pinned, {why}"));
-        }
-    }
 }
 
 /// Adds what kept backups need and nothing else keeps.
@@ -171,8 +189,12 @@ mod tests {
         property::EPOCH.parse().unwrap()
     }
 
+    fn at(pinned: BTreeMap<String, String>) -> Circumstances {
+        Circumstances { now: now(), zone: Tz::UTC, pinned }
+    }
+
     fn planned(backups: &[Backup], rules: &Retention) -> Plan {
-        plan(backups, rules, now(), &BTreeMap::new())
+        plan(backups, rules, &at(BTreeMap::new()))
     }
 
     /// `+` for kept and `-` for ended, oldest first.
@@ -183,7 +205,7 @@ mod tests {
     }
 
     fn rules(full: u32) -> Retention {
-        Retention { full: Some(full), ..Retention::default() }
+        Retention { full: Some(full), keep_proven: 0, ..Retention::default() }
     }
 
     #[test]
@@ -247,7 +269,7 @@ mod tests {
         backups[4].held = Some("audit of 2026".to_owned());
         assert_eq!(picture(&backups, &rules(1)), "---++--+");
         let pinned = BTreeMap::from([(backups[5].label.clone(), "run 7 restores it".to_owned())]);
-        let plan = plan(&backups, &rules(1), now(), &pinned);
+        let plan = plan(&backups, &rules(1), &at(pinned));
         assert_eq!(plan.expire().len(), 4);
     }
 
@@ -255,7 +277,11 @@ mod tests {
     fn a_clock_that_went_back_ends_nothing_by_age() {
         let rules = Retention { within: Some(DAY), ..Retention::default() };
         let long_ago = now() - DAY * 365;
-        assert!(plan(&history("FDIFDI"), &rules, long_ago, &BTreeMap::new()).expire().is_empty());
+        assert!(
+            plan(&history("FDIFDI"), &rules, &Circumstances { now: long_ago, ..at(BTreeMap::new()) })
+                .expire()
+                .is_empty()
+        );
     }
 
     #[test]

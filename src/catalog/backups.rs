@@ -169,11 +169,12 @@ impl Catalog {
             let ended = sqlx::query(
                 "update backups set status = 'expired', status_reason = ?,
                         expired_at = iif(status = 'expired', expired_at, ?)
-                  where id = ? and held is null and status = ?",
+                  where id = ? and (held is null or held_until <= ?) and status = ?",
             )
             .bind(reason)
             .bind(millis(now))
             .bind(id)
+            .bind(millis(now))
             .bind(was.as_str())
             .execute(&mut *conn)
             .await?;
@@ -186,10 +187,19 @@ impl Catalog {
         .await
     }
 
-    /// Keeps a backup until `who` or another releases it. Returns the new head of the audit; none: there is no such
-    /// backup, or it was ended.
-    pub async fn hold(&self, id: &str, reason: &str, who: &str, now: DateTime<Utc>) -> Result<Option<String>> {
-        self.set_hold(id, Some(reason), ("hold", reason), who, now).await
+    /// Keeps a backup until a moment, or until `who` or another releases it. Returns the new head of the audit; none:
+    /// there is no such backup, or it was ended.
+    pub async fn hold(
+        &self,
+        id: &str,
+        reason: &str,
+        until: Option<DateTime<Utc>>,
+        who: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<String>> {
+        let told =
+            until.map_or_else(|| reason.to_owned(), |until| format!("{reason}, until {}", until.format("%F %T UTC")));
+        self.set_hold(id, Some((reason, until)), ("hold", &told), who, now).await
     }
 
     /// Ends a hold. Returns the new head of the audit; none: there is no such backup.
@@ -200,17 +210,21 @@ impl Catalog {
     async fn set_hold(
         &self,
         id: &str,
-        held: Option<&str>,
+        held: Option<(&str, Option<DateTime<Utc>>)>,
         (action, detail): (&'static str, &str),
         who: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<String>> {
         self.write("holding a backup", async |conn| {
             // What was ended may be half gone; a hold of it would promise too much.
-            let sql =
-                "update backups set held = ?1 where id = ?2 and (?1 is null or status <> 'expired') returning database";
-            let database: Option<String> =
-                sqlx::query_scalar(sql).bind(held).bind(id).fetch_optional(&mut *conn).await?;
+            let sql = "update backups set held = ?1, held_until = ?2
+                        where id = ?3 and (?1 is null or status <> 'expired') returning database";
+            let database: Option<String> = sqlx::query_scalar(sql)
+                .bind(held.map(|(reason, _)| reason))
+                .bind(held.and_then(|(_, until)| until).map(millis))
+                .bind(id)
+                .fetch_optional(&mut *conn)
+                .await?;
             let Some(database) = database else { return Ok(None) };
             audit::append(conn, who, action, &format!("{database} {id}"), detail, now).await.map(Some)
         })
@@ -277,6 +291,7 @@ pub(super) async fn upsert(
         .bind(&backup.expired_reason)
         .bind(backup.expired_at.map(millis))
         .bind(&backup.held)
+        .bind(backup.held_until.map(millis))
         .bind(backup.proven_at.map(millis))
         .bind(&backup.created_by)
         .bind(asked_at.map_or(i64::MAX, millis))
@@ -290,8 +305,8 @@ const UPSERT: &str = r#"
     insert into backups (id, database, environment, engine, backup_type, requested_type, label, repo, system_id,
         server_version, tool_version, name, reason, tags, run_uuid, started_at, stopped_at, size, delta, repo_delta,
         repo_size, prior, "references", wal_start, wal_stop, lsn_stop, page_errors, status, status_reason, expired_at,
-        held, proven_at, created_by)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        held, held_until, proven_at, created_by)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     on conflict (database, repo, system_id, label) do update set
         environment = excluded.environment, engine = excluded.engine, backup_type = excluded.backup_type,
         requested_type = excluded.requested_type, server_version = excluded.server_version,
@@ -381,6 +396,7 @@ fn backup(row: &SqliteRow) -> sqlx::Result<Backup> {
         expired_reason: row.opt_text("status_reason")?,
         expired_at: row.opt_time("expired_at")?,
         held: row.opt_text("held")?,
+        held_until: row.opt_time("held_until")?,
         proven_at: row.opt_time("proven_at")?,
         created_by: row.text("created_by")?,
         dump: None,
@@ -414,7 +430,7 @@ mod tests {
         let (_dir, catalog) = catalog().await;
         let seen = some("orders", "20260101-000000F", 100);
         let id = catalog.record_backup(&seen).await.unwrap();
-        assert!(catalog.hold(&id, "audit", "ada", at(150)).await.unwrap().is_some());
+        assert!(catalog.hold(&id, "audit", None, "ada", at(150)).await.unwrap().is_some());
         catalog.record_proof(&proof(&catalog, &id, 200, true).await).await.unwrap();
         let again = Backup { id: "another".to_owned(), size: 9, ..seen };
         assert_eq!(catalog.record_backup(&again).await.unwrap(), id, "it keeps its identity");
@@ -423,7 +439,7 @@ mod tests {
         let head = catalog.release(&id, "no more needed", "bob", at(250)).await.unwrap().unwrap();
         catalog.record_backup(&Backup { held: Some("audit".to_owned()), ..again }).await.unwrap();
         assert_eq!(catalog.backup(&id).await.unwrap().unwrap().held, None, "a release is not undone");
-        assert_eq!(catalog.hold("nothing", "x", "ada", at(300)).await.unwrap(), None);
+        assert_eq!(catalog.hold("nothing", "x", None, "ada", at(300)).await.unwrap(), None);
         let told = catalog.audit_list(9).await.unwrap();
         let told: Vec<_> =
             told.iter().map(|entry| (entry.actor.as_str(), entry.action.as_str(), entry.detail.as_str())).collect();
@@ -488,13 +504,17 @@ mod tests {
         let made = dump("shop", "backup-1", 500);
         catalog.record_dump(&made).await.unwrap();
         let end = async |was| catalog.end_backup("backup-1", was, "beyond full = 1", at(900)).await.unwrap();
-        catalog.hold("backup-1", "audit", "ada", at(800)).await.unwrap();
+        catalog.hold("backup-1", "audit", None, "ada", at(800)).await.unwrap();
         assert!(!end(BackupStatus::Good).await, "it is held");
         assert_eq!(catalog.backup("backup-1").await.unwrap().unwrap().dump, made.dump);
         catalog.release("backup-1", "done", "ada", at(801)).await.unwrap();
         assert!(!end(BackupStatus::Damaged).await, "it is not what it was planned as");
         assert!(end(BackupStatus::Good).await);
-        assert_eq!(catalog.hold("backup-1", "audit", "ada", at(901)).await.unwrap(), None, "a hold comes too late");
+        assert_eq!(
+            catalog.hold("backup-1", "audit", None, "ada", at(901)).await.unwrap(),
+            None,
+            "a hold comes too late"
+        );
         assert!(!end(BackupStatus::Good).await, "it was ended already");
         assert!(end(BackupStatus::Expired).await, "and may go on");
         assert!(!catalog.end_backup("nothing", BackupStatus::Good, "x", at(900)).await.unwrap());

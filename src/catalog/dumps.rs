@@ -474,7 +474,7 @@ mod tests {
         let (_dir, catalog) = catalog().await;
         let made = dump("shop", "backup-1", 500);
         catalog.record_dump(&made).await.unwrap();
-        catalog.hold("backup-1", "audit", "ada", at(501)).await.unwrap();
+        catalog.hold("backup-1", "audit", None, "ada", at(501)).await.unwrap();
         catalog.record_proof(&proof(&catalog, "backup-1", 600, true).await).await.unwrap();
         catalog.record_dump(&made).await.unwrap();
         let found = catalog.backup("backup-1").await.unwrap().unwrap();

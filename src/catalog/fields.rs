@@ -25,9 +25,9 @@ pub(super) fn size(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A list or map as JSON text.
+/// A list, map or plain record as JSON text.
 pub(super) fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("plain lists and maps with text keys have a JSON form")
+    serde_json::to_string(value).expect("plain lists, records and maps with text keys have a JSON form")
 }
 
 /// The columns of a job's key, with `''` and 0 for what is absent.

@@ -30,6 +30,7 @@ const TABLES: &[(&str, i64)] = &[
     ("audit", 1),
     ("policies", 1),
     ("dumps", 2),
+    ("retention_rules", 3),
 ];
 
 /// The newest migration that was applied; none in a file without any.
@@ -116,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn an_older_schema_is_not_upgraded_by_a_reader() {
         let (dir, first) = catalog().await;
-        let older = "update _sqlx_migrations set version = version - 2";
+        let older = "update _sqlx_migrations set version = version - 3";
         first.inner.writer.as_ref().unwrap().execute(older).await.unwrap();
         let opened = Catalog::open_read_only(dir.path()).await;
         assert!(matches!(opened, Err(Error::TooOld { found: 0, .. })), "{opened:?}");

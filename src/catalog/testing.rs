@@ -137,6 +137,7 @@ pub(super) fn backup(database: &str, label: &str, stopped: i64) -> Backup {
         expired_reason: None,
         expired_at: None,
         held: None,
+        held_until: None,
         proven_at: None,
         created_by: "daemon".to_owned(),
         dump: None,

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, ExitCode},
     job::{
         Request, Runner,
-        expire::{self, Preview},
+        expire::{Preview, Question},
     },
     policy::{Database, Policy},
     process::Stop,
@@ -55,8 +55,9 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
     let act = Act::begin(session, policy, catalog, &key).await?;
     let mut previews = Vec::new();
     for repo in repos {
-        let Runner { catalog, stop, .. } = &act.runner;
-        previews.push(expire::prepare(&database, repo, catalog, session.now, stop).await.map_err(Error::from)?);
+        let Runner { policy, catalog, stop, .. } = &act.runner;
+        let question = Question { policy, database: &database, repo, selection: None, catalog, now: session.now };
+        previews.push(question.prepare(stop).await.map_err(Error::from)?);
     }
     let zone = act.runner.policy.daemon.timezone;
     if previews.iter().all(Preview::is_empty) {
@@ -97,8 +98,8 @@ async fn dry_run(session: &Session, options: &Options, policy: &Policy, catalog:
     }
     for database in databases {
         for repo in repos(options, database)? {
-            let preview = expire::preview(database, repo, catalog, session.now, &Stop::never()).await;
-            all.push(preview.map_err(Error::from)?);
+            let question = Question { policy, database, repo, selection: None, catalog, now: session.now };
+            all.push(question.preview(&Stop::never()).await.map_err(Error::from)?);
         }
     }
     let message = format!("{} backups would go", going(&all));

@@ -68,7 +68,7 @@ pub(super) async fn hold(session: &Session, options: &HoldOptions) -> Result<Ans
     }
     let now = clock::now();
     let held = format!("{} (by {})", options.reason, session.actor);
-    let head = catalog.hold(&backup.id, &held, &session.witness, now).await.map_err(catalog_error)?;
+    let head = catalog.hold(&backup.id, &held, None, &session.witness, now).await.map_err(catalog_error)?;
     // It may have been ended since it was read.
     let head = head.ok_or_else(|| ended(&backup))?;
     info!(backup = %backup.id, audit = head, "audit: hold: {held}");

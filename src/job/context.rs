@@ -20,6 +20,7 @@ use crate::{
     policy::{Database, Policy},
     process::{self, Activity, Command, Finished, Stop, StopHandle},
     record::{AttemptId, ErrorClass, Failure, JobKey, ProcessIdentity, RepoKey, RunId},
+    retention::Selection,
 };
 
 /// A silence that is alarming where no database says otherwise.
@@ -83,6 +84,8 @@ pub struct Context {
     pub remarks: Remarks,
     /// The labels that a person agreed to end; none where nobody was asked.
     pub confirmed: Option<BTreeSet<String>>,
+    /// What a person wants ended beside the rules; none: what the rules end.
+    pub selection: Option<Selection>,
     /// The one backup it is about, where a person named one.
     pub target: Option<String>,
     /// Who asked.
@@ -116,6 +119,7 @@ impl Context {
             progress: runner.progress.clone(),
             remarks: request.remarks.clone(),
             confirmed: request.confirmed.clone(),
+            selection: request.selection.clone(),
             target: request.target.clone(),
             requested_by: request.requested_by.clone(),
             frozen: None,

@@ -247,6 +247,7 @@ impl Work<'_> {
             expired_reason: None,
             expired_at: None,
             held: None,
+            held_until: None,
             proven_at: None,
             created_by: self.context.requested_by.clone(),
             dump: Some(dump),

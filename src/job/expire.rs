@@ -1,7 +1,7 @@
 //! Retention carried out: our planner decides, pgBackRest's `expire` removes, then what is left is compared.
 //!
-//! Nothing goes while the server is another cluster than the repository's, or when a person was asked and agreed to
-//! less. The parts: `planned.rs` carries out our plan, `native.rs` pgBackRest's own retention, `intent.rs` remembers
+//! Nothing goes while the server is another cluster than the repository's, when a person was asked and agreed to less,
+//! or when so much would go that a person should be asked. The parts: `planned.rs` carries out our plan, `native.rs` pgBackRest's own retention, `intent.rs` remembers
 //! what is about to go, so that a crash between the tool and the catalog leaves no riddle. Dumps are planned and deleted
 //! by ourselves, in `dumps.rs`.
 //!
@@ -22,10 +22,10 @@ use crate::{
     catalog::Catalog,
     engine::pgbackrest::{PgBackRest, info::Stanza},
     error::ExitCode,
-    policy::{Database, ExpireBy},
+    policy::{Database, ExpireBy, Policy},
     process::Stop,
     record::{Backup, DatabaseName, ErrorClass, Failure, RepoKey},
-    retention::{Decision, Plan, plan},
+    retention::{Circumstances, Decision, Plan, Selection, guarded, plan, select},
 };
 
 /// What retention would do to one repository of a database now.
@@ -68,59 +68,125 @@ impl Preview {
     }
 }
 
-/// Plans without doing anything. What the repository holds is asked now; what we know of it (holds, proofs, verdicts)
-/// is the catalog's.
-///
-/// # Errors
-/// When the repository or the catalog cannot be read.
-pub async fn preview(
-    database: &Database,
-    repo: RepoKey,
-    catalog: &Catalog,
-    now: DateTime<Utc>,
-    stop: &Stop,
-) -> Result<Preview, Failure> {
-    if database.engine.is_dump() {
-        return dumps::preview(database, catalog, now).await;
-    }
-    let seen = look(database, repo, stop).await?;
-    plan_for(database, repo, &seen, catalog, now, stop).await
+/// What is asked of retention.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The policy.
+    pub policy: &'a Policy,
+    /// The database in it.
+    pub database: &'a Database,
+    /// The repository; 0 for dumps.
+    pub repo: RepoKey,
+    /// What a person wants ended; none: what the rules end.
+    pub selection: Option<&'a Selection>,
+    /// What is known.
+    pub catalog: &'a Catalog,
+    /// The moment for which it is asked.
+    pub now: DateTime<Utc>,
 }
 
-/// Plans after the catalog was brought in line: what a run would do now. The caller holds the database's lock.
-///
-/// # Errors
-/// When the repository cannot be read, or the catalog cannot be read or written.
-pub async fn prepare(
-    database: &Database,
-    repo: RepoKey,
-    catalog: &Catalog,
-    now: DateTime<Utc>,
-    stop: &Stop,
-) -> Result<Preview, Failure> {
-    if database.engine.is_dump() {
-        return dumps::preview(database, catalog, now).await;
+impl Question<'_> {
+    /// Plans without doing anything. What the repository holds is asked now; what we know of it (holds, proofs, verdicts)
+    /// is the catalog's.
+    ///
+    /// # Errors
+    /// When the repository or the catalog cannot be read.
+    pub async fn preview(&self, stop: &Stop) -> Result<Preview, Failure> {
+        if self.database.engine.is_dump() {
+            return dumps::preview(self).await;
+        }
+        let seen = look(self.database, self.repo, stop).await?;
+        self.plan_for(&seen, stop).await
     }
-    let seen = look(database, repo, stop).await?;
-    sync::remember(catalog, database, &seen).await.map_err(catalog_failure)?;
-    plan_for(database, repo, &seen, catalog, now, stop).await
+
+    /// Plans after the catalog was brought in line: what a run would do now. The caller holds the database's lock.
+    ///
+    /// # Errors
+    /// When the repository cannot be read, or the catalog cannot be read or written.
+    pub async fn prepare(&self, stop: &Stop) -> Result<Preview, Failure> {
+        if self.database.engine.is_dump() {
+            return dumps::preview(self).await;
+        }
+        let seen = look(self.database, self.repo, stop).await?;
+        sync::remember(self.catalog, self.database, &seen).await.map_err(catalog_failure)?;
+        self.plan_for(&seen, stop).await
+    }
+
+    async fn plan_for(&self, seen: &sync::Seen, stop: &Stop) -> Result<Preview, Failure> {
+        let Question { database, repo, .. } = *self;
+        let known = self.catalog.backups(&database.name).await.map_err(catalog_failure)?;
+        let listed = |of: fn(&Stanza, RepoKey, &Database) -> Vec<Backup>| {
+            let listed = seen.stanza.as_ref().map(|stanza| of(stanza, repo, database)).unwrap_or_default();
+            listed.into_iter().map(|backup| with_our_knowledge(backup, &known)).collect::<Vec<_>>()
+        };
+        let (backups, (plan, wal)) = match database.pgbackrest.expire_by {
+            ExpireBy::Backstop => {
+                let backups = listed(Stanza::backups);
+                let plan = self.decide(&backups).await?;
+                (backups, (plan, Vec::new()))
+            }
+            // Its retention counts the backups of former clusters as well.
+            ExpireBy::PgBackRest => {
+                let mut backups = listed(|stanza, repo, database| {
+                    stanza.all_backups(database).into_iter().filter(|backup| backup.repo == repo).collect()
+                });
+                backups.sort_by_key(|backup| std::cmp::Reverse(backup.stopped_at));
+                let tool = PgBackRest::of(database).map_err(sync::secret_failure)?;
+                let plan = native::plan(&tool, repo, &backups, stop).await?;
+                (backups, plan)
+            }
+        };
+        Ok(Preview { database: database.name.clone(), repo, plan, wal, backups })
+    }
+
+    /// What becomes of these backups, by a person's choice, or by the rules and what guards against a slip in them.
+    async fn decide(&self, backups: &[Backup]) -> Result<Plan, Failure> {
+        let rules = &self.database.retention;
+        let at = Circumstances { now: self.now, zone: self.policy.daemon.timezone, pinned: BTreeMap::new() };
+        if let Some(wanted) = self.selection {
+            return Ok(select(backups, wanted, rules, &at));
+        }
+        let former = self.catalog.guarding(&self.database.name, rules, self.now).await.map_err(catalog_failure)?;
+        Ok(guarded(plan(backups, rules, &at), backups, &former, &at))
+    }
 }
 
 pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     may_delete(context).await?;
-    if context.database().engine.is_dump() {
+    let database = context.database();
+    context
+        .catalog
+        .adopt_rules(&[(&database.name, &database.retention)], context.now())
+        .await
+        .map_err(catalog_failure)?;
+    if database.engine.is_dump() {
         return dumps::run(context).await;
     }
-    let (database, repo) = (context.database(), context.repo());
+    let repo = context.repo();
     let tool = PgBackRest::of(database).map_err(sync::secret_failure)?;
     let seen = look(database, repo, &context.stop).await?;
     backup::same_cluster(database, repo, &seen).await?;
     sync::remember(&context.catalog, database, &seen).await.map_err(catalog_failure)?;
-    let preview = plan_for(database, repo, &seen, &context.catalog, context.now(), &context.stop).await?;
-    agreed(&preview.going(), context.confirmed.as_ref())?;
+    let preview = question(context).plan_for(&seen, &context.stop).await?;
+    may_go(context, &preview)?;
     match database.pgbackrest.expire_by {
-        ExpireBy::Backstop => planned::run(context, &tool, &preview).await,
+        ExpireBy::Backstop => {
+            nothing_vanished(context, &seen).await?;
+            planned::run(context, &tool, &preview).await
+        }
         ExpireBy::PgBackRest => native::run(context, &tool, &preview).await,
+    }
+}
+
+/// What a run asks.
+fn question(context: &Context) -> Question<'_> {
+    Question {
+        policy: &context.policy,
+        database: context.database(),
+        repo: context.repo(),
+        selection: context.selection.as_ref(),
+        catalog: &context.catalog,
+        now: context.now(),
     }
 }
 
@@ -130,37 +196,20 @@ async fn look(database: &Database, repo: RepoKey, stop: &Stop) -> Result<sync::S
     seen.trouble(repo).map_or(Ok(seen), Err)
 }
 
-async fn plan_for(
-    database: &Database,
-    repo: RepoKey,
-    seen: &sync::Seen,
-    catalog: &Catalog,
-    now: DateTime<Utc>,
-    stop: &Stop,
-) -> Result<Preview, Failure> {
-    let known = catalog.backups(&database.name).await.map_err(catalog_failure)?;
-    let listed = |of: fn(&Stanza, RepoKey, &Database) -> Vec<Backup>| {
-        let listed = seen.stanza.as_ref().map(|stanza| of(stanza, repo, database)).unwrap_or_default();
-        listed.into_iter().map(|backup| with_our_knowledge(backup, &known)).collect::<Vec<_>>()
-    };
-    let (backups, (plan, wal)) = match database.pgbackrest.expire_by {
-        ExpireBy::Backstop => {
-            let backups = listed(Stanza::backups);
-            let plan = plan(&backups, &database.retention, now, &BTreeMap::new());
-            (backups, (plan, Vec::new()))
-        }
-        // Its retention counts the backups of former clusters as well.
-        ExpireBy::PgBackRest => {
-            let mut backups = listed(|stanza, repo, database| {
-                stanza.all_backups(database).into_iter().filter(|backup| backup.repo == repo).collect()
-            });
-            backups.sort_by_key(|backup| std::cmp::Reverse(backup.stopped_at));
-            let tool = PgBackRest::of(database).map_err(sync::secret_failure)?;
-            let plan = native::plan(&tool, repo, &backups, stop).await?;
-            (backups, plan)
-        }
-    };
-    Ok(Preview { database: database.name.clone(), repo, plan, wal, backups })
+/// A repository that lacks what the catalog believes in is no ground to delete on: this is told, and the next run plans
+/// with what is there.
+async fn nothing_vanished(context: &Context, seen: &sync::Seen) -> Result<(), Failure> {
+    let vanished =
+        sync::lose_what_vanished(&context.catalog, context.database(), seen).await.map_err(catalog_failure)?;
+    if vanished.is_empty() {
+        return Ok(());
+    }
+    Err(Failure {
+        class: ErrorClass::Integrity,
+        exit: ExitCode::Storage,
+        message: format!("nothing was deleted, for backups vanished from the repository: {}", vanished.join(", ")),
+        remedy: Some("Find out who removed them; Backstop did not. The next `expire` plans without them.".to_owned()),
+    })
 }
 
 /// A backup as the repository tells it, with the holds, proofs and verdicts of the catalog.
@@ -185,6 +234,19 @@ async fn may_delete(context: &Context) -> Result<(), Failure> {
             "Check the date and time synchronisation, then say `backstop catalog accept`.",
         )),
         None => Ok(()),
+    }
+}
+
+/// Whether a plan may be carried out: a person saw it, or it is not so much that one should.
+fn may_go(context: &Context, preview: &Preview) -> Result<(), Failure> {
+    agreed(&preview.going(), context.confirmed.as_ref())?;
+    let too_much = preview.plan.too_much(context.database().retention.max_delete_fraction);
+    match too_much.filter(|_| context.confirmed.is_none()) {
+        None => Ok(()),
+        Some(why) => Err(refused(
+            format!("nothing was deleted: {why}"),
+            &format!("Look with `backstop expire {0} --dry-run`, then say `backstop expire {0}`.", preview.database),
+        )),
     }
 }
 

@@ -164,7 +164,25 @@ pub(crate) async fn remember(catalog: &Catalog, database: &Database, seen: &Seen
     let is_there = |old: &&Backup| !matches!(old.status, BackupStatus::Lost | BackupStatus::Expired);
     let missing: Vec<&Backup> = known.iter().filter(is_there).filter(|old| seen.lacks(old, database)).collect();
     // What an expire run removes is its to record; whatever else is missing is found when it is done.
-    if missing.is_empty() || expiring.is_some() { Ok(()) } else { lose(catalog, database, seen, missing).await }
+    if missing.is_empty() || expiring.is_some() {
+        return Ok(());
+    }
+    lose(catalog, database, seen, missing).await.map(|_| ())
+}
+
+/// Records what vanished without us, for the expire run that is about to plan, and tells the labels.
+///
+/// # Errors
+/// When the catalog cannot be read or written.
+pub(crate) async fn lose_what_vanished(
+    catalog: &Catalog,
+    database: &Database,
+    seen: &Seen,
+) -> Result<Vec<String>, catalog::Error> {
+    let known = catalog.backups(&database.name).await?;
+    let is_there = |old: &&Backup| !matches!(old.status, BackupStatus::Lost | BackupStatus::Expired);
+    let missing: Vec<&Backup> = known.iter().filter(is_there).filter(|old| seen.lacks(old, database)).collect();
+    if missing.is_empty() { Ok(Vec::new()) } else { lose(catalog, database, seen, missing).await }
 }
 
 /// Backups of ours that are older than the catalog were made under an earlier one, whose holds, proofs and history are
@@ -196,18 +214,18 @@ async fn expiring_since(catalog: &Catalog, database: &Database) -> Result<Option
 }
 
 /// Marks what vanished. A backup that was made and recorded while the answer was on its way is missing from it too, so
-/// everything is looked for once more; by then whatever is known was in the repository before.
+/// everything is looked for once more; by then whatever is known was in the repository before. Tells the labels.
 async fn lose(
     catalog: &Catalog,
     database: &Database,
     seen: &Seen,
     mut missing: Vec<&Backup>,
-) -> Result<(), catalog::Error> {
+) -> Result<Vec<String>, catalog::Error> {
     match look(database, &seen.stop).await {
         Ok(again) => missing.retain(|old| again.lacks(old, database)),
         Err(failure) => {
             warn!(database = %database.name, error = %failure.message, "backups seem to be missing, but a second look failed");
-            return Ok(());
+            return Ok(Vec::new());
         }
     }
     for Backup { label, repo, .. } in &missing {
@@ -216,7 +234,8 @@ async fn lose(
     let ids: Vec<String> = missing.iter().map(|backup| backup.id.clone()).collect();
     let was = [BackupStatus::Good, BackupStatus::Damaged, BackupStatus::Unrestorable];
     let reason = Some("not in the repository any more");
-    catalog.mark_backups_that_are(&was, &ids, BackupStatus::Lost, reason, clock::now()).await
+    catalog.mark_backups_that_are(&was, &ids, BackupStatus::Lost, reason, clock::now()).await?;
+    Ok(missing.into_iter().map(|backup| backup.label.clone()).collect())
 }
 
 fn same(a: &Backup, b: &Backup) -> bool {

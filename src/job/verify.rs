@@ -168,6 +168,7 @@ mod tests {
             expired_reason: (status == BackupStatus::Damaged).then(|| format!("{OURS}it was")),
             expired_at: None,
             held: None,
+            held_until: None,
             proven_at: None,
             created_by: String::new(),
             dump: None,

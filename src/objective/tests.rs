@@ -52,6 +52,7 @@ fn full(label: &str, stopped: i64, status: BackupStatus) -> Backup {
         expired_reason: None,
         expired_at: None,
         held: None,
+        held_until: None,
         proven_at: None,
         created_by: "daemon".into(),
         dump: None,

@@ -241,10 +241,38 @@ pub(super) struct Retention {
     pub(super) diff: Option<u32>,
     /// How many incrs are kept. Default: as long as their parent.
     pub(super) incr: Option<u32>,
-    /// How many of the newest proven backups are never dropped. Default: 1.
-    pub(super) keep_proven: Option<u32>,
+    /// How many of the newest backups of any type are kept. Default: no rule.
+    pub(super) keep_last: Option<u32>,
+    /// Of how many hours with backups the newest one is kept. Default: no rule.
+    pub(super) keep_hourly: Option<u32>,
+    /// The same for days, in the time zone of the daemon. Default: no rule.
+    pub(super) keep_daily: Option<u32>,
+    /// The same for weeks, Monday to Sunday. Default: no rule.
+    pub(super) keep_weekly: Option<u32>,
+    /// The same for months. Default: no rule.
+    pub(super) keep_monthly: Option<u32>,
+    /// The same for quarters of a year. Default: no rule.
+    pub(super) keep_quarterly: Option<u32>,
+    /// The same for years. Default: no rule.
+    pub(super) keep_yearly: Option<u32>,
     /// Backups younger than so many days are kept. Default: no rule.
     pub(super) days: Option<u32>,
+    /// Backups younger than this are kept; `days` as a length of time. Default: no rule.
+    pub(super) keep_within: Option<Length>,
+    /// Every moment of so long before now can be recovered to; for pgbackrest only. Default: no rule.
+    pub(super) recovery_window: Option<Length>,
+    /// How long WAL is kept for continuous recovery; backups that are older keep only what makes them consistent. For
+    /// pgbackrest only. Default: as long as the oldest backup that is kept.
+    pub(super) wal_depth: Option<Length>,
+    /// How many of the newest proven backups are never dropped. Default: 1.
+    pub(super) keep_proven: Option<u32>,
+    /// Whether the rules also count and end backups that others made with the same stanza; for pgbackrest only. Default:
+    /// false, they stay and take nobody's place.
+    pub(super) foreign: Option<bool>,
+    /// The share of the backups that may go in one pass without a person's word, 0 to 1. Default: 0.5.
+    pub(super) max_delete_fraction: Option<f64>,
+    /// How long what only a tighter policy ends still waits. Default: `24h`.
+    pub(super) shrink_grace: Option<Length>,
 }
 
 /// `[database.NAME.test_restore]`.

@@ -114,6 +114,9 @@ pub struct Backup {
     pub expired_at: Option<DateTime<Utc>>,
     /// Kept until released, and why.
     pub held: Option<String>,
+    /// When the hold ends by itself; none: when somebody releases it.
+    #[serde(default)]
+    pub held_until: Option<DateTime<Utc>>,
     /// When a test restore last proved it.
     pub proven_at: Option<DateTime<Utc>>,
     /// Who asked for it.
@@ -121,6 +124,12 @@ pub struct Backup {
     /// What a dump has beyond this. The repository of a dump is 0, its label is its id.
     pub dump: Option<Dump>,
 }
+
+/// What the id of a backup begins with that others made.
+pub const FOREIGN: &str = "foreign-";
+
+/// What the reason of a safety backup begins with.
+pub const SAFETY: [&str; 3] = ["pre-migration", "pre-rollback", "pre-restore"];
 
 impl EngineKind {
     /// Whether it makes dumps: artifacts of ours in storages of ours.
@@ -133,5 +142,20 @@ impl Backup {
     /// Whether it counts as a backup: complete, undamaged, still there.
     pub fn is_good(&self) -> bool {
         self.status == BackupStatus::Good
+    }
+
+    /// Why it is held at a moment, if it is.
+    pub fn held_at(&self, now: DateTime<Utc>) -> Option<&str> {
+        self.held.as_deref().filter(|_| self.held_until.is_none_or(|until| until > now))
+    }
+
+    /// Whether others made it, with the same stanza.
+    pub fn is_foreign(&self) -> bool {
+        self.id.starts_with(FOREIGN)
+    }
+
+    /// Whether it was made so that something dangerous can be undone: its reason begins with one of [`SAFETY`].
+    pub fn is_safety(&self) -> bool {
+        self.reason.as_deref().is_some_and(|reason| SAFETY.iter().any(|word| reason.starts_with(word)))
     }
 }

@@ -267,6 +267,7 @@ mod tests {
             label: "20270114-020000F".to_owned(),
             repo: 1,
             held: None,
+            held_until: None,
             proven_at: Some(dump.stopped_at),
             status: BackupStatus::Damaged,
             dump: None,

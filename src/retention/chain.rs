@@ -9,7 +9,8 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-use super::{is_sound, lacks_copy};
+use super::{is_left_alone, is_sound, lacks_copy, own_day};
+use crate::policy::Retention;
 use crate::record::{Backup, BackupStatus, BackupType};
 
 /// The backups that are in the repository: newest first, but each before everything it needs even if a clock was wrong.
@@ -22,6 +23,8 @@ pub(super) struct Chain<'a> {
     /// All, strictly newest first.
     by_age: Vec<usize>,
     good: Vec<bool>,
+    /// Which no rule counts: those with a day of their own, and those of others.
+    uncounted: Vec<bool>,
     /// How many good ones of its type are not older than each.
     rank: Vec<u32>,
     /// The newest good one that is newer than each and of its type or a larger.
@@ -29,7 +32,7 @@ pub(super) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    pub(super) fn of(backups: &'a [Backup]) -> Self {
+    pub(super) fn of(backups: &'a [Backup], rules: &Retention) -> Self {
         let is_there = |backup: &&Backup| !matches!(backup.status, BackupStatus::Lost | BackupStatus::Expired);
         let mut present: Vec<&Backup> = backups.iter().filter(is_there).collect();
         present.sort_by_key(|&backup| newest_first(backup));
@@ -41,8 +44,10 @@ impl<'a> Chain<'a> {
             backups.iter().map(|it| it.prior.as_deref().and_then(|label| places.get(label).copied())).collect();
         let mut by_age: Vec<usize> = (0..backups.len()).collect();
         by_age.sort_by_key(|&at| newest_first(backups[at]));
+        let uncounted =
+            backups.iter().map(|backup| own_day(backup).is_some() || is_left_alone(backup, rules)).collect();
         let (good, rank, replacement) = (vec![false; needs.len()], vec![0; needs.len()], vec![None; needs.len()]);
-        let mut chain = Self { backups, needs, parent, by_age, good, rank, replacement };
+        let mut chain = Self { backups, needs, parent, by_age, good, uncounted, rank, replacement };
         chain.judge();
         chain.count();
         chain
@@ -70,11 +75,21 @@ impl<'a> Chain<'a> {
             let size = self.backups[at].backup_type as usize;
             self.replacement[at] = newest[..=size].iter().flatten().min().map(|&age: &usize| self.by_age[age]);
             if self.good[at] {
-                counted[size] += 1;
+                counted[size] += u32::from(!self.uncounted[at]);
                 newest[size].get_or_insert(age);
             }
             self.rank[at] = counted[size];
         }
+    }
+
+    /// The good ones that rules count, newest first.
+    pub(super) fn counted(&self) -> impl Iterator<Item = usize> + '_ {
+        self.good().filter(|&at| !self.uncounted[at])
+    }
+
+    /// Whether the rules look at it.
+    pub(super) fn is_ruled(&self, at: usize) -> bool {
+        !self.uncounted[at]
     }
 
     /// The good ones, newest first.
@@ -164,7 +179,7 @@ mod tests {
         let full = backup(BackupType::Full, 0, &[]);
         let diff = backup(BackupType::Diff, -5, std::slice::from_ref(&full));
         let backups = [full, diff];
-        let chain = Chain::of(&backups);
+        let chain = Chain::of(&backups, &Retention::default());
         assert_eq!(chain.backups[0].label, backups[1].label);
         assert_eq!(chain.needs, [vec![1], vec![]]);
     }
@@ -175,9 +190,9 @@ mod tests {
         let incr = backup(BackupType::Incr, -2, std::slice::from_ref(&full));
         let top = backup(BackupType::Incr, -1, &[full.clone(), incr.clone()]);
         let whole = [full.clone(), incr, top.clone()];
-        assert_eq!(Chain::of(&whole).good().count(), 3);
+        assert_eq!(Chain::of(&whole, &Retention::default()).good().count(), 3);
         let holed = [full, top];
-        let chain = Chain::of(&holed);
+        let chain = Chain::of(&holed, &Retention::default());
         assert_eq!(chain.good().collect::<Vec<_>>(), [1], "only the full is");
         assert_eq!(chain.trouble(0), "built on a backup that is missing or not good");
     }
@@ -187,6 +202,6 @@ mod tests {
         let mut a = backup(BackupType::Full, -2, &[]);
         let mut b = backup(BackupType::Full, -1, &[]);
         (a.references, b.references) = (vec![b.label.clone()], vec![a.label.clone()]);
-        assert_eq!(Chain::of(&[a, b]).backups.len(), 2);
+        assert_eq!(Chain::of(&[a, b], &Retention::default()).backups.len(), 2);
     }
 }

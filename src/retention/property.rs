@@ -66,6 +66,7 @@ fn made_at(asked: BackupType, stopped_at: DateTime<Utc>, before: &[Backup]) -> B
         expired_reason: None,
         expired_at: None,
         held: None,
+        held_until: None,
         proven_at: None,
         created_by: "daemon".to_owned(),
         dump: None,
@@ -117,19 +118,53 @@ fn histories() -> impl Strategy<Value = Vec<Backup>> {
 
 fn retention() -> impl Strategy<Value = Retention> {
     let count = || prop::option::of(0..6u32);
-    (count(), count(), count(), prop::option::of(1..40u64), 0..3u32).prop_map(
-        |(full, diff, incr, days, keep_proven)| Retention {
-            full,
-            diff,
-            incr,
-            within: days.map(|days| Duration::from_hours(24 * days)),
-            keep_proven,
-        },
+    // Rules of periods are rarer, or everything would be kept by one of them.
+    let period = || prop::option::weighted(0.15, 1..6u32);
+    let days = |most: u64| prop::option::of((1..most).prop_map(|days| Duration::from_hours(24 * days)));
+    let window = prop::option::weighted(0.2, (1..40u64).prop_map(|days| Duration::from_hours(24 * days)));
+    (
+        (count(), count(), count(), period()),
+        [period(), period(), period()],
+        [period(), period(), period()],
+        days(40),
+        window,
+        0..3u32,
     )
+        .prop_map(
+            |(
+                (full, diff, incr, last),
+                [hourly, daily, weekly],
+                [monthly, quarterly, yearly],
+                within,
+                recovery_window,
+                keep_proven,
+            )| {
+                Retention {
+                    full,
+                    diff,
+                    incr,
+                    last,
+                    hourly,
+                    daily,
+                    weekly,
+                    monthly,
+                    quarterly,
+                    yearly,
+                    within,
+                    recovery_window,
+                    keep_proven,
+                    ..Retention::default()
+                }
+            },
+        )
 }
 
 fn planned(backups: &[Backup], rules: &Retention) -> Plan {
-    plan(backups, rules, EPOCH.parse().unwrap(), &BTreeMap::new())
+    plan(backups, rules, &at(BTreeMap::new()))
+}
+
+fn at(pinned: BTreeMap<String, String>) -> Circumstances {
+    Circumstances { now: EPOCH.parse().unwrap(), zone: chrono_tz::Europe::Berlin, pinned }
 }
 
 fn labels(plan: &Plan, keep: bool) -> BTreeSet<String> {
@@ -156,8 +191,16 @@ fn raised(rules: &Retention, which: usize, by: u32) -> Retention {
         3 => more.within = more.within.map(|within| within + Duration::from_hours(u64::from(by) * 24)),
         4 => more.keep_proven += by,
         // A rule of another kind beside one that already ends fulls.
-        5 if more.full.is_some() => more.within = more.within.or(Some(Duration::from_hours(u64::from(by) * 24))),
-        _ if more.within.is_some() => more.full = more.full.or(Some(by)),
+        5 if more.ends_fulls() => more.within = more.within.or(Some(Duration::from_hours(u64::from(by) * 24))),
+        6 => more.last = more.last.map(|n| n + by),
+        7 => more.weekly = more.weekly.map(|n| n + by),
+        8 if more.ends_fulls() => more.monthly = more.monthly.or(Some(by)),
+        9 if more.ends_fulls() => more.daily = more.daily.or(Some(by)),
+        10 if more.ends_fulls() => more.last = more.last.or(Some(by)),
+        11 if more.ends_fulls() => {
+            more.recovery_window = more.recovery_window.or(Some(Duration::from_hours(u64::from(by) * 48)));
+        }
+        _ if more.ends_fulls() => more.full = more.full.or(Some(by)),
         _ => {}
     }
     more
@@ -206,23 +249,23 @@ proptest! {
     }
 
     #[test]
-    fn keeping_more_never_ends_more(backups in histories(), rules in retention(), which in 0..7usize, by in 1..4u32) {
+    fn keeping_more_never_ends_more(backups in histories(), rules in retention(), which in 0..13usize, by in 1..4u32) {
         let gone = labels(&planned(&backups, &rules), false);
         let gone_after = labels(&planned(&backups, &raised(&rules, which, by)), false);
         prop_assert!(gone_after.is_subset(&gone), "{:?} ends {:?}", raised(&rules, which, by), gone_after.difference(&gone));
     }
 
     #[test]
-    fn a_hold_or_a_pin_only_ever_keeps(backups in histories(), rules in retention(), at in any::<prop::sample::Index>()) {
+    fn a_hold_or_a_pin_only_ever_keeps(backups in histories(), rules in retention(), index in any::<prop::sample::Index>()) {
         prop_assume!(backups.iter().any(is_present));
-        let present: Vec<usize> = (0..backups.len()).filter(|&at| is_present(&backups[at])).collect();
-        let at = present[at.index(present.len())];
+        let present: Vec<usize> = (0..backups.len()).filter(|&place| is_present(&backups[place])).collect();
+        let chosen = present[index.index(present.len())];
         let gone = labels(&planned(&backups, &rules), false);
         let mut held = backups.clone();
-        held[at].held = Some("wanted".to_owned());
-        let pinned = BTreeMap::from([(backups[at].label.clone(), "in use".to_owned())]);
-        for plan in [planned(&held, &rules), plan(&backups, &rules, EPOCH.parse().unwrap(), &pinned)] {
-            prop_assert!(labels(&plan, true).contains(&backups[at].label));
+        held[chosen].held = Some("wanted".to_owned());
+        let pinned = BTreeMap::from([(backups[chosen].label.clone(), "in use".to_owned())]);
+        for plan in [planned(&held, &rules), plan(&backups, &rules, &at(pinned))] {
+            prop_assert!(labels(&plan, true).contains(&backups[chosen].label));
             prop_assert!(labels(&plan, false).is_subset(&gone));
         }
     }

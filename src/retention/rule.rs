@@ -1,36 +1,69 @@
 //! The rules of the policy, and the sentences they speak.
 //!
 //! A newcomer would test a backup against the rules one by one; counts need all of a type, and a diff may live by the
-//! rule of its full.
+//! rule of its full. The rules that count periods stand in `period.rs`.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use super::chain::Chain;
+use super::{Circumstances, chain::Chain, own_day, period::PERIODS};
 use crate::{clock::age, human::length, policy::Retention, record::BackupType};
 
 /// For each backup of the chain, by which rules it is kept.
-pub(super) fn kept(chain: &Chain, rules: &Retention, now: DateTime<Utc>) -> Vec<Vec<String>> {
-    if (rules.full, rules.diff, rules.incr, rules.within) == (None, None, None, None) {
-        return vec![vec!["kept: there is no retention rule".to_owned()]; chain.backups.len()];
-    }
+pub(super) fn kept(chain: &Chain, rules: &Retention, at: &Circumstances) -> Vec<Vec<String>> {
     let mut kept = vec![Vec::new(); chain.backups.len()];
-    for (at, backup) in chain.backups.iter().enumerate() {
-        kept[at].extend(counted(chain, rules, at));
-        if let Some(within) = rules.within.filter(|&within| age(now, backup.stopped_at) < within) {
-            kept[at].push(format!("kept: younger than {}", length(within)));
+    for (place, backup) in chain.backups.iter().enumerate().filter(|(place, _)| chain.is_ruled(*place)) {
+        if !rules.has_rule() {
+            kept[place].push("kept: there is no retention rule".to_owned());
+            continue;
         }
-        if chain.is_full(at) && rules.full.is_none() && rules.within.is_none() {
-            kept[at].push("kept: no rule ends fulls".to_owned());
+        kept[place].extend(counted(chain, rules, place));
+        if let Some(within) = rules.within.filter(|&within| age(at.now, backup.stopped_at) < within) {
+            kept[place].push(format!("kept: younger than {}", length(within)));
         }
-    }
-    // From the oldest, so that a parent has been asked before what was built on it.
-    for at in (0..kept.len()).rev() {
-        let parent = lives_with(chain, rules, at).filter(|&parent| !kept[parent].is_empty());
-        if let Some(parent) = parent.filter(|_| kept[at].is_empty()) {
-            kept[at].push(format!("kept: lives as long as {}", chain.backups[parent].label));
+        if chain.is_full(place) && !rules.ends_fulls() {
+            kept[place].push("kept: no rule ends fulls".to_owned());
         }
     }
+    follow(chain, rules, &mut kept);
+    last(chain, rules, &mut kept);
+    for period in &PERIODS {
+        period.keep(chain, rules, at.zone, &mut kept);
+    }
+    recovery_window(chain, rules, at.now, &mut kept);
     kept
+}
+
+/// What was built on a kept backup lives as long, where no count of its own says how long. What only a period, a place
+/// among the last or the recovery window keeps carries nothing with it: thinning out is what those are for.
+fn follow(chain: &Chain, rules: &Retention, kept: &mut [Vec<String>]) {
+    // From the oldest, so that a parent has been asked before what was built on it.
+    for place in (0..kept.len()).rev() {
+        let parent = lives_with(chain, rules, place).filter(|&parent| !kept[parent].is_empty());
+        if let Some(parent) = parent.filter(|_| kept[place].is_empty()) {
+            kept[place].push(format!("kept: lives as long as {}", chain.backups[parent].label));
+        }
+    }
+}
+
+fn last(chain: &Chain, rules: &Retention, kept: &mut [Vec<String>]) {
+    let limit = rules.last.unwrap_or_default();
+    for (place, n) in chain.counted().zip(1..=limit) {
+        kept[place].push(format!("kept: last {n} of {limit}"));
+    }
+}
+
+/// The newest backup from before the window, and all after it: from there WAL reaches every moment of it.
+fn recovery_window(chain: &Chain, rules: &Retention, now: DateTime<Utc>, kept: &mut [Vec<String>]) {
+    let Some(window) = rules.recovery_window else { return };
+    let begins = TimeDelta::from_std(window).ok().and_then(|window| now.checked_sub_signed(window));
+    let window = length(window);
+    for place in chain.counted() {
+        if begins.is_some_and(|begins| chain.backups[place].stopped_at <= begins) {
+            kept[place].push(format!("kept: the recovery window of {window} begins after it"));
+            return;
+        }
+        kept[place].push(format!("kept: in the recovery window of {window}"));
+    }
 }
 
 /// What the count for its type says for a backup.
@@ -52,20 +85,30 @@ pub(super) fn why_not(chain: &Chain, rules: &Retention, at: usize, past_rules: &
     if let Some(newer) = chain.replacement(at).filter(|_| !chain.is_good(at)) {
         return format!("expires: {}, and {} is newer and good", chain.trouble(at), chain.backups[newer].label);
     }
+    if let Some(day) = own_day(backup) {
+        return format!("expires: its own retention ended {}", day.format("%F %H:%M UTC"));
+    }
     let too_old = rules.within.map(|within| format!("older than {}", length(within)));
     if let Some(parent) = lives_with(chain, rules, at).filter(|&parent| past_rules[parent]) {
         let also = too_old.map(|it| format!(", and {it}")).unwrap_or_default();
         return format!("expires: lived as long as {}, which no rule keeps{also}", chain.backups[parent].label);
     }
-    match (count(rules, backup.backup_type), too_old) {
-        (Some(limit), also) => {
-            let n = chain.rank(at);
-            let also = also.map(|it| format!(" and {it}")).unwrap_or_default();
-            format!("expires: {} {n} of {limit}, older than the newest {limit}{also}", backup.backup_type)
-        }
-        (None, Some(too_old)) => format!("expires: {too_old}"),
-        (None, None) => "expires: no rule keeps it".to_owned(),
+    let counted = count(rules, backup.backup_type)
+        .map(|limit| format!("{} {} of {limit}, older than the newest {limit}", backup.backup_type, chain.rank(at)));
+    let reasons: Vec<String> = counted.into_iter().chain(too_old).chain(passed_over(rules)).collect();
+    match reasons.as_slice() {
+        [] => "expires: no rule keeps it".to_owned(),
+        reasons => format!("expires: {}", reasons.join(" and ")),
     }
+}
+
+/// What the rules that look at all backups alike say of one they do not keep.
+fn passed_over(rules: &Retention) -> Option<String> {
+    let last = rules.last.map(|limit| format!("the last {limit}"));
+    let periods = PERIODS.iter().filter_map(|period| period.told(rules));
+    let window = rules.recovery_window.map(|window| format!("the recovery window of {}", length(window)));
+    let asked: Vec<String> = last.into_iter().chain(periods).chain(window).collect();
+    (!asked.is_empty()).then(|| format!("not wanted by {}", asked.join(", ")))
 }
 
 /// The full of a diff, the parent of an incr, where no count of its own says how long it lives.

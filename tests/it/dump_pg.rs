@@ -134,6 +134,7 @@ fn backup(source: &Source, dump: Dump) -> Backup {
         expired_reason: None,
         expired_at: None,
         held: None,
+        held_until: None,
         proven_at: None,
         created_by: "test".into(),
         dump: Some(dump),

@@ -15,7 +15,7 @@ use super::{Unreadable, exit};
 use crate::{
     error::ExitCode,
     policy::Database,
-    record::{Backup, BackupStatus, BackupType, EngineKind, ErrorClass, Failure, RepoKey},
+    record::{Backup, BackupStatus, BackupType, EngineKind, ErrorClass, FOREIGN, Failure, RepoKey},
     recovery::Segment,
 };
 
@@ -245,7 +245,7 @@ impl Stanza {
         let cluster = self.cluster_of(raw);
         let label = printable(&raw.label);
         Some(Backup {
-            id: raw.note(BACKUP_ID).unwrap_or_else(|| format!("foreign-{label}")),
+            id: raw.note(BACKUP_ID).unwrap_or_else(|| format!("{FOREIGN}{label}")),
             database: database.name.clone(),
             environment: database.environment.clone(),
             engine: EngineKind::PgBackRest,
@@ -275,6 +275,7 @@ impl Stanza {
             expired_reason: None,
             expired_at: None,
             held: None,
+            held_until: None,
             proven_at: None,
             created_by: raw.note(BY).unwrap_or_else(|| "unknown".to_owned()),
             dump: None,

@@ -9,26 +9,22 @@
 
 mod relied;
 
-use std::collections::BTreeMap;
-
-use chrono::{DateTime, Utc};
 use tracing::warn;
 
-use super::{Preview, agreed};
+use super::{Preview, Question, may_go, question};
 use crate::{
-    catalog::{BackupFilter, Catalog},
+    catalog::BackupFilter,
     job::{
         Context, Done, catalog_failure,
         delete::{self, Deletion},
     },
-    policy::{Database, Retention},
-    record::{Backup, CopyState, Failure},
-    retention::{Decision, Plan, plan},
+    record::{Backup, Failure},
+    retention::Plan,
 };
 
 /// Plans from what the catalog knows. The storages are not asked here, and a person is told when they will be.
-pub(super) async fn preview(database: &Database, catalog: &Catalog, now: DateTime<Utc>) -> Result<Preview, Failure> {
-    let mut preview = planned(database, catalog, now).await?;
+pub(super) async fn preview(question: &Question<'_>) -> Result<Preview, Failure> {
+    let mut preview = planned(question).await?;
     foretell(&mut preview.plan);
     Ok(preview)
 }
@@ -39,16 +35,17 @@ fn foretell(plan: &mut Plan) {
     }
 }
 
-async fn planned(database: &Database, catalog: &Catalog, now: DateTime<Utc>) -> Result<Preview, Failure> {
-    let mut backups = catalog.backups(&database.name).await.map_err(catalog_failure)?;
+async fn planned(question: &Question<'_>) -> Result<Preview, Failure> {
+    let database = &question.database.name;
+    let mut backups = question.catalog.backups(database).await.map_err(catalog_failure)?;
     backups.retain(|backup| backup.dump.is_some());
-    let plan = decide(&backups, &database.retention, now);
-    Ok(Preview { database: database.name.clone(), repo: 0, plan, wal: Vec::new(), backups })
+    let plan = question.decide(&backups).await?;
+    Ok(Preview { database: database.clone(), repo: 0, plan, wal: Vec::new(), backups })
 }
 
 pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
-    let preview = planned(context.database(), &context.catalog, context.now()).await?;
-    agreed(&preview.going(), context.confirmed.as_ref())?;
+    let preview = planned(&question(context)).await?;
+    may_go(context, &preview)?;
     let unfinished = unfinished(context).await?;
     let went_on =
         unfinished.iter().map(|backup| (backup, backup.expired_reason.as_deref().unwrap_or("it was ended").to_owned()));
@@ -113,61 +110,19 @@ async fn unfinished(context: &Context) -> Result<Vec<Backup>, Failure> {
     Ok(all.into_iter().filter(delete::is_unfinished).collect())
 }
 
-/// Who stays and who goes.
-fn decide(backups: &[Backup], rules: &Retention, now: DateTime<Utc>) -> Plan {
-    let pinned: BTreeMap<String, String> =
-        backups.iter().filter_map(|backup| Some((backup.label.clone(), pin(backup, now)?))).collect();
-    let (own, others): (Vec<Backup>, Vec<Backup>) = backups.iter().cloned().partition(has_own_day);
-    let by_rules = plan(&others, rules, now, &pinned);
-    // A count of none leaves what no rule can take away.
-    let none = Retention { full: Some(0), keep_proven: rules.keep_proven, ..Retention::default() };
-    let by_floors = plan(backups, &none, now, &pinned);
-    let is_own = |decision: &Decision| own.iter().any(|backup| backup.id == decision.backup_id);
-    let decision = |floor: &Decision| {
-        if !is_own(floor) {
-            return by_rules.decisions.iter().find(|decision| decision.backup_id == floor.backup_id).cloned();
-        }
-        let reasons = if floor.keep { floor.reasons.clone() } else { vec![why_over(backups, floor)] };
-        Some(Decision { reasons, ..floor.clone() })
-    };
-    Plan { decisions: by_floors.decisions.iter().filter_map(decision).collect() }
-}
-
-/// Why a backup stays for now, whatever the rules say.
-fn pin(backup: &Backup, now: DateTime<Utc>) -> Option<String> {
-    let dump = backup.dump.as_ref()?;
-    let until = |at: DateTime<Utc>| at.format("%F %H:%M UTC");
-    if let Some(at) = dump.expires_at.filter(|at| *at > now) {
-        return Some(format!("its own retention ends {}", until(at)));
-    }
-    let locked = dump.copies.iter().filter(|copy| copy.state != CopyState::Deleted);
-    let (at, storage) = locked.filter_map(|copy| Some((copy.locked_until?, &copy.storage))).max()?;
-    (at > now).then(|| format!("storage `{storage}` keeps it locked until {}", until(at)))
-}
-
-/// Whether a person named the day at which it goes.
-fn has_own_day(backup: &Backup) -> bool {
-    backup.dump.as_ref().is_some_and(|dump| dump.expires_at.is_some())
-}
-
-fn why_over(backups: &[Backup], decision: &Decision) -> String {
-    let backup = backups.iter().find(|backup| backup.id == decision.backup_id);
-    let at = backup.and_then(|backup| backup.dump.as_ref()?.expires_at);
-    at.map_or_else(
-        || "expires: no rule keeps it".to_owned(),
-        |at| format!("expires: its own retention ended {}", at.format("%F %H:%M UTC")),
-    )
-}
-
 #[cfg(test)]
 pub(in crate::job) mod tests {
-    use chrono::TimeDelta;
+    use std::collections::BTreeMap;
+
+    use chrono::{DateTime, TimeDelta, Utc};
+    use chrono_tz::Tz;
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
-        record::{BackupCopy, BackupStatus, BackupType, Compression, Dump, DumpFormat, EngineKind},
-        retention::is_sound,
+        policy::Retention,
+        record::{BackupCopy, BackupStatus, BackupType, Compression, CopyState, Dump, DumpFormat, EngineKind},
+        retention::{Circumstances, is_sound, plan},
     };
 
     fn day(day: i64) -> DateTime<Utc> {
@@ -230,6 +185,7 @@ pub(in crate::job) mod tests {
             expired_reason: None,
             expired_at: None,
             held: None,
+            held_until: None,
             proven_at: None,
             created_by: String::new(),
             dump: Some(details),
@@ -237,7 +193,11 @@ pub(in crate::job) mod tests {
     }
 
     fn full(count: u32) -> Retention {
-        Retention { full: Some(count), ..Retention::default() }
+        Retention { full: Some(count), keep_proven: 0, ..Retention::default() }
+    }
+
+    fn decide(backups: &[Backup], rules: &Retention, now: DateTime<Utc>) -> Plan {
+        plan(backups, rules, &Circumstances { now, zone: Tz::UTC, pinned: BTreeMap::new() })
     }
 
     /// `+` for kept and `-` for ended, oldest first.
@@ -328,10 +288,7 @@ pub(in crate::job) mod tests {
         };
         backups[0].dump.as_mut().unwrap().copies.push(copy);
         let plan = decide(&backups, &full(1), day(100));
-        assert_eq!(
-            plan.decisions[1].reasons,
-            ["kept: pinned, storage `s3` keeps it locked until 1970-04-12 00:00 UTC"]
-        );
+        assert_eq!(plan.decisions[1].reasons, ["kept: storage `s3` keeps it locked until 1970-04-12 00:00 UTC"]);
         assert!(!decide(&backups, &full(1), day(101)).decisions[1].keep);
     }
 

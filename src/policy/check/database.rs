@@ -163,13 +163,12 @@ impl Checker<'_, '_> {
 /// The rules that were written, or the environment's days where there is no rule among them.
 fn retention(engine: EngineKind, layers: &Layers, environment: &str) -> Retention {
     let written = layers.first(|layer| layer.retention.clone());
-    let mut rules = written.unwrap_or(Retention { keep_proven: 1, ..Retention::default() });
+    let mut rules = written.unwrap_or_default();
     if engine.is_dump() {
         // A rule for what it does not have is no rule.
         (rules.diff, rules.incr) = (None, None);
     }
-    let has_rule = rules.full.or(rules.diff).or(rules.incr).is_some() || rules.within.is_some();
-    if has_rule {
+    if rules.has_rule() {
         return rules;
     }
     let days = layers.environment.and_then(|layer| layer.retention_days);

@@ -35,6 +35,9 @@ const WITH_DUMPS: Refused = &[
     ("schedule.wal", "A dump is of one moment; WAL is watched with the engine pgbackrest."),
     ("retention.diff", "A dump is always a full."),
     ("retention.incr", "A dump is always a full."),
+    ("retention.recovery_window", "A dump is of one moment; write for example `keep_within`."),
+    ("retention.foreign", "Dumps of others are never ended."),
+    ("retention.wal_depth", "A dump is of one moment; WAL is kept with the engine pgbackrest."),
     ("test_restore.canary", "A dump ends at its own moment; there is no later one to reach."),
     ("test_restore.checksums", "A dump holds rows and not pages."),
 ];

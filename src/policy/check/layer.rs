@@ -172,12 +172,47 @@ impl Checker<'_, '_> {
     }
 
     fn retention(&mut self, at: &At, typed: file::Retention) -> Retention {
-        Retention {
-            full: typed.full.map(|count| self.at_least_one(&at.key("full"), count)),
-            diff: typed.diff.map(|count| self.at_least_one(&at.key("diff"), count)),
-            incr: typed.incr.map(|count| self.at_least_one(&at.key("incr"), count)),
-            keep_proven: typed.keep_proven.map_or(1, |count| self.at_least_one(&at.key("keep_proven"), count)),
-            within: typed.days.map(|days| self.days(&at.key("days"), days)),
+        let usual = Retention::default();
+        if typed.days.is_some() && typed.keep_within.is_some() {
+            let problem = self.findings.error(&at.key("keep_within"), "says the same as `days`, which is written too");
+            problem.help("Leave one of them out.");
+        }
+        let mut count = |key, value: Option<u32>| value.map(|count| self.at_least_one(&at.key(key), count));
+        let mut rules = Retention {
+            full: count("full", typed.full),
+            diff: count("diff", typed.diff),
+            incr: count("incr", typed.incr),
+            last: count("keep_last", typed.keep_last),
+            hourly: count("keep_hourly", typed.keep_hourly),
+            daily: count("keep_daily", typed.keep_daily),
+            weekly: count("keep_weekly", typed.keep_weekly),
+            monthly: count("keep_monthly", typed.keep_monthly),
+            quarterly: count("keep_quarterly", typed.keep_quarterly),
+            yearly: count("keep_yearly", typed.keep_yearly),
+            keep_proven: count("keep_proven", typed.keep_proven).unwrap_or(usual.keep_proven),
+            foreign: typed.foreign.unwrap_or(usual.foreign),
+            max_delete_fraction: typed.max_delete_fraction.unwrap_or(usual.max_delete_fraction),
+            shrink_grace: typed.shrink_grace.map_or(usual.shrink_grace, |Length(length)| length),
+            ..usual
+        };
+        let mut length = |key, value: Option<Length>| value.map(|length| self.positive(&at.key(key), length));
+        let within = length("keep_within", typed.keep_within);
+        rules.recovery_window = length("recovery_window", typed.recovery_window);
+        rules.wal_depth = length("wal_depth", typed.wal_depth);
+        rules.within = typed.days.map(|days| self.days(&at.key("days"), days)).or(within);
+        self.retention_fits(at, &rules);
+        rules
+    }
+
+    fn retention_fits(&mut self, at: &At, rules: &Retention) {
+        if !(0.0..=1.0).contains(&rules.max_delete_fraction) {
+            self.findings.error(&at.key("max_delete_fraction"), "must be between 0 and 1");
+        }
+        if let (Some(window), Some(depth)) = (rules.recovery_window, rules.wal_depth)
+            && depth < window
+        {
+            let problem = self.findings.error(&at.key("wal_depth"), "must not be shorter than `recovery_window`");
+            problem.help("Without the WAL between its backups nothing can be recovered to a moment.");
         }
     }
 

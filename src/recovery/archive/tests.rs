@@ -57,6 +57,7 @@ fn backup(label: &str, first: u64, last: u64) -> Backup {
         expired_reason: None,
         expired_at: None,
         held: None,
+        held_until: None,
         proven_at: None,
         created_by: "daemon".into(),
         dump: None,

@@ -74,6 +74,7 @@ fn a_chain_of_backups_is_recorded_as_it_is() {
         expired_reason: None,
         expired_at: None,
         held: None,
+        held_until: None,
         proven_at: None,
         created_by: "unknown",
         dump: None,

@@ -108,6 +108,7 @@ pub(super) fn backup(hour: i64, dump: Dump) -> Backup {
         expired_reason: None,
         expired_at: None,
         held: None,
+        held_until: None,
         proven_at: None,
         created_by: "daemon".into(),
         dump: Some(dump),

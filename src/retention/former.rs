@@ -1,0 +1,50 @@
+//! The shrink guard: what only a tighter policy ends waits, so that a slip of the pen can be taken back.
+//!
+//! While former rules guard, a backup goes only if they would end it too. A newcomer would remember the backups that the
+//! new rules end at the moment of the change; those that come of age an hour later would go at once.
+
+use chrono::{DateTime, Utc};
+
+use super::{Circumstances, Decision, Plan, plan};
+use crate::{policy::Retention, record::Backup};
+
+/// Rules that were replaced and still guard what they kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FormerRules {
+    /// The rules.
+    pub rules: Retention,
+    /// When they were replaced.
+    pub replaced_at: DateTime<Utc>,
+    /// Until when they guard.
+    pub guards_until: DateTime<Utc>,
+}
+
+/// The plan, less what only the present rules end while former ones guard.
+pub fn guarded(mut now: Plan, backups: &[Backup], former: &[FormerRules], at: &Circumstances) -> Plan {
+    for former in former.iter().filter(|former| former.guards_until > at.now) {
+        let then = plan(backups, &former.rules, at);
+        let day = |at: DateTime<Utc>| at.format("%F %H:%M UTC");
+        let why = format!(
+            "kept: only the rules of {} end it, and what they newly end waits until {}; `backstop expire --accept` does not wait",
+            day(former.replaced_at),
+            day(former.guards_until),
+        );
+        for decision in newly_ended_of(&mut now, &then) {
+            decision.keep = true;
+            decision.reasons = vec![why.clone()];
+        }
+    }
+    now
+}
+
+/// What new rules end that others keep.
+pub fn newly_ended(backups: &[Backup], new: &Retention, old: &Retention, at: &Circumstances) -> Vec<Decision> {
+    let (mut new, old) = (plan(backups, new, at), plan(backups, old, at));
+    newly_ended_of(&mut new, &old).map(|decision| decision.clone()).collect()
+}
+
+/// Both plans are about the same backups in the same order: the order depends on nothing else.
+fn newly_ended_of<'a>(new: &'a mut Plan, old: &'a Plan) -> impl Iterator<Item = &'a mut Decision> {
+    let pairs = new.decisions.iter_mut().zip(&old.decisions);
+    pairs.filter(|(new, old)| !new.keep && old.keep).map(|(new, _)| new)
+}
