@@ -10,6 +10,7 @@ use super::{labels, look};
 use crate::{
     clock,
     error::chain,
+    human::size,
     job::{Context, catalog_failure},
     process::Stop,
     record::{Backup, BackupStatus, Failure},
@@ -22,9 +23,15 @@ type Ending<'a> = (&'a Decision, &'a Backup);
 pub(super) async fn write(context: &Context, ending: &[Ending<'_>]) -> Result<(), Failure> {
     for (decision, backup) in ending {
         mark(context, backup, BackupStatus::Expired, Some(&decision.reasons.join("; "))).await?;
-        audit(context, "expire", decision, &decision.reasons.join("; ")).await?;
+        audit(context, "expire", decision, &told(decision, backup)).await?;
     }
     Ok(())
+}
+
+/// Why it goes, how much the backup added to its repository, and to which.
+fn told(decision: &Decision, backup: &Backup) -> String {
+    let size = backup.repo_delta.map_or_else(|| "size unknown".to_owned(), size);
+    format!("{}; {size} in repository {}", decision.reasons.join("; "), decision.repo)
 }
 
 /// Writes that these are gone.
