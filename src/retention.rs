@@ -22,10 +22,13 @@
 //! A kept diff keeps its full even beyond `full = N`; the other way round, choosing fewer fulls never removes a diff that
 //! a rule of its own keeps. Planning is pure and settles at once: a second plan over what the first kept ends nothing.
 //!
+//! How far back WAL for continuous recovery reaches (`wal_depth`) ends no backup; it is in `depth.rs`.
+//!
 //! A newcomer would count `lost` or `expired` ones, or delete to make room for them. They are not looked at.
 
 mod chain;
 pub mod delete;
+pub mod depth;
 mod floor;
 mod former;
 mod period;

@@ -104,6 +104,22 @@ pub struct PgBackRest {
     process_max: Option<u32>,
 }
 
+/// For how many backups all WAL from their start on stays. Those before them keep what makes them consistent.
+///
+/// pgBackRest counts over all clusters of the repository, the newest labels first, damaged and foreign ones included. A
+/// number that is larger than what is there removes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalKept {
+    /// So many fulls; as many as there are: no holes.
+    Fulls(NonZeroU32),
+    /// So many backups of any type.
+    Backups(NonZeroU32),
+}
+
+impl WalKept {
+    const FOR_EVER: Self = Self::Fulls(NonZeroU32::new(FOR_EVER).expect("it is not zero"));
+}
+
 impl PgBackRest {
     /// pgBackRest for a database; its secrets are read now.
     ///
@@ -174,15 +190,12 @@ impl PgBackRest {
     ///
     /// The retention arguments are in the way of whatever the configuration says about WAL.
     pub fn expire_set(&self, repo: RepoKey, label: &str, dry_run: bool) -> Command {
-        self.expire(repo, dry_run).arg(format!("--set={label}")).args(retention(repo, FOR_EVER)).arg("expire")
+        self.expire(repo, dry_run).arg(format!("--set={label}")).args(retention(repo, WalKept::FOR_EVER)).arg("expire")
     }
 
-    /// Ends WAL from before the oldest of the fulls that are left, and no backup that `info` lists.
-    ///
-    /// `fulls` is how many fulls the repository holds now, damaged and foreign ones included: a smaller number makes
-    /// holes between the older ones, a larger one removes nothing.
-    pub fn expire_wal(&self, repo: RepoKey, fulls: NonZeroU32, dry_run: bool) -> Command {
-        self.expire(repo, dry_run).args(retention(repo, fulls.get())).arg("expire")
+    /// Ends WAL that no kept backup needs, and no backup that `info` lists.
+    pub fn expire_wal(&self, repo: RepoKey, kept: WalKept, dry_run: bool) -> Command {
+        self.expire(repo, dry_run).args(retention(repo, kept)).arg("expire")
     }
 
     /// Ends backups and WAL by pgBackRest's own retention settings.
@@ -267,6 +280,14 @@ impl PgBackRest {
             .timeout(Some(LISTING))
     }
 
+    /// Lists what lies beside the backups of the stanza, not what is in them; see [`archive::names`].
+    pub fn list_backups(&self, repo: RepoKey) -> Command {
+        self.query()
+            .arg(format!("--repo={repo}"))
+            .args(["--output=json", "repo-ls"])
+            .arg(format!("backup/{}", self.stanza))
+    }
+
     /// Reads a small file of the repository, decrypted but not uncompressed.
     pub fn get_file(&self, repo: RepoKey, path: &str) -> Command {
         self.query().arg(format!("--repo={repo}")).arg("repo-get").arg(path)
@@ -324,14 +345,18 @@ impl PgBackRest {
     }
 }
 
-/// Arguments by which no backup expires, and WAL only from before the `fulls` newest fulls.
-fn retention(repo: RepoKey, fulls: u32) -> [String; 5] {
+/// Arguments by which no backup expires, and WAL only as told.
+fn retention(repo: RepoKey, kept: WalKept) -> [String; 5] {
+    let (counted, count) = match kept {
+        WalKept::Fulls(count) => ("full", count),
+        WalKept::Backups(count) => ("incr", count),
+    };
     [
         format!("--repo{repo}-retention-full-type=count"),
         format!("--repo{repo}-retention-full={FOR_EVER}"),
         format!("--repo{repo}-retention-diff={FOR_EVER}"),
-        format!("--repo{repo}-retention-archive-type=full"),
-        format!("--repo{repo}-retention-archive={fulls}"),
+        format!("--repo{repo}-retention-archive-type={counted}"),
+        format!("--repo{repo}-retention-archive={count}"),
     ]
 }
 

@@ -37,7 +37,8 @@ pub struct Preview {
     pub repo: RepoKey,
     /// What is kept and what goes, each with its reasons.
     pub plan: Plan,
-    /// The WAL that goes where pgBackRest's own retention decides; ours takes only what no backup needs.
+    /// The WAL that goes where pgBackRest's own retention decides, or before a `wal_depth` while no backup goes; else ours
+    /// takes only what no backup needs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub wal: Vec<String>,
     /// The backups it is about.
@@ -102,12 +103,18 @@ impl Question<'_> {
     /// Plans after the catalog was brought in line: what a run would do now. The caller holds the database's lock.
     ///
     /// # Errors
-    /// When the repository cannot be read, or the catalog cannot be read or written.
+    /// When the repository cannot be read or lacks backups, or the catalog cannot be read or written.
     pub async fn prepare(&self, stop: &Stop) -> Result<Preview, Failure> {
+        // Here, for where nothing goes there is no run, and the grace of tighter rules would never begin.
+        adopt(self.catalog, self.database, self.now).await?;
         if self.database.engine.is_dump() {
             return dumps::preview(self).await;
         }
         let seen = look(self.database, self.repo, stop).await?;
+        if self.database.pgbackrest.expire_by == ExpireBy::Backstop {
+            // Before the catalog is brought in line, which would say it to nobody.
+            nothing_vanished(self.catalog, self.database, &seen).await?;
+        }
         sync::remember(self.catalog, self.database, &seen).await.map_err(catalog_failure)?;
         self.plan_for(&seen, stop).await
     }
@@ -123,7 +130,8 @@ impl Question<'_> {
             ExpireBy::Backstop => {
                 let backups = listed(Stanza::backups);
                 let plan = self.decide(&backups).await?;
-                (backups, (plan, Vec::new()))
+                let wal = planned::wal_behind(self, seen, &plan, stop).await?;
+                (backups, (plan, wal))
             }
             // Its retention counts the backups of former clusters as well.
             ExpireBy::PgBackRest => {
@@ -154,11 +162,7 @@ impl Question<'_> {
 pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     may_delete(context).await?;
     let database = context.database();
-    context
-        .catalog
-        .adopt_rules(&[(&database.name, &database.retention)], context.now())
-        .await
-        .map_err(catalog_failure)?;
+    adopt(&context.catalog, database, context.now()).await?;
     if database.engine.is_dump() {
         return dumps::run(context).await;
     }
@@ -171,11 +175,16 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     may_go(context, &preview)?;
     match database.pgbackrest.expire_by {
         ExpireBy::Backstop => {
-            nothing_vanished(context, &seen).await?;
-            planned::run(context, &tool, &preview).await
+            nothing_vanished(&context.catalog, database, &seen).await?;
+            planned::run(context, &tool, &preview, &seen.remains(repo)).await
         }
         ExpireBy::PgBackRest => native::run(context, &tool, &preview).await,
     }
+}
+
+/// Puts the rules of the policy in force.
+async fn adopt(catalog: &Catalog, database: &Database, now: DateTime<Utc>) -> Result<(), Failure> {
+    catalog.adopt_rules(&[(&database.name, &database.retention)], now).await.map_err(catalog_failure)
 }
 
 /// What a run asks.
@@ -198,9 +207,8 @@ async fn look(database: &Database, repo: RepoKey, stop: &Stop) -> Result<sync::S
 
 /// A repository that lacks what the catalog believes in is no ground to delete on: this is told, and the next run plans
 /// with what is there.
-async fn nothing_vanished(context: &Context, seen: &sync::Seen) -> Result<(), Failure> {
-    let vanished =
-        sync::lose_what_vanished(&context.catalog, context.database(), seen).await.map_err(catalog_failure)?;
+async fn nothing_vanished(catalog: &Catalog, database: &Database, seen: &sync::Seen) -> Result<(), Failure> {
+    let vanished = sync::lose_what_vanished(catalog, database, seen).await.map_err(catalog_failure)?;
     if vanished.is_empty() {
         return Ok(());
     }

@@ -4,11 +4,17 @@
 //! could not be read must never look like one without backups. So only readable repositories of the policy are
 //! remembered, with the backups of every cluster in them: an upgrade of PostgreSQL loses nothing.
 //!
+//! `info` believes its own books, so the directories of the backups are listed too: what somebody removed by hand is not
+//! there, nor is what was built on it, for pgBackRest drops both when it next makes or ends a backup.
+//!
 //! Looks run beside backups and expiry, so an answer may be older than what the catalog says. A newcomer would let the
 //! last writer win; here an answer never brings back what ended after it was asked for, and what is missing from it is
 //! looked for once more.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use tracing::warn;
@@ -17,7 +23,7 @@ use crate::{
     catalog::{self, BackupFilter, Catalog},
     clock,
     engine::pgbackrest::{
-        PgBackRest, exit,
+        PgBackRest, archive, exit,
         info::{self, Cluster, Stanza},
     },
     error::{ExitCode, chain},
@@ -37,6 +43,10 @@ pub(crate) struct Seen {
     pub(crate) backups: Vec<Backup>,
     /// The backups of every cluster that each repository of the policy was ever for, those above included.
     pub(crate) of_all_clusters: Vec<Backup>,
+    /// What lies beside the backups, in each repository that has some.
+    beside: BTreeMap<RepoKey, BTreeSet<String>>,
+    /// Repositories whose directories could not be listed, and why.
+    unlisted: BTreeMap<RepoKey, Failure>,
     /// When the tool was asked: what happened later is not in its answer.
     asked_at: DateTime<Utc>,
     /// Ends a second look.
@@ -72,9 +82,8 @@ impl Seen {
 
     /// Whether a repository was read and has this stanza. One that the answer does not name was not read.
     pub(crate) fn is_readable(&self, repo: RepoKey) -> bool {
-        self.stanza.as_ref().is_some_and(|stanza| {
-            stanza.repos.iter().any(|listed| listed.key == repo) && stanza.trouble(repo).is_none()
-        })
+        let is_named = |stanza: &Stanza| stanza.repos.iter().any(|listed| listed.key == repo);
+        self.stanza.as_ref().is_some_and(is_named) && self.trouble(repo).is_none()
     }
 
     /// Whether a backup should have been in the answer and is not. A repository that left the policy, or could not be
@@ -85,6 +94,14 @@ impl Seen {
             && !self.of_all_clusters.iter().any(|seen| same(seen, backup))
     }
 
+    /// What lies in a repository under labels that no backup has: the remains of interrupted ones, and of those whose
+    /// parents somebody removed. pgBackRest clears them away when it next ends something.
+    pub(crate) fn remains(&self, repo: RepoKey) -> BTreeSet<String> {
+        let listed = self.stanza.as_ref().map(|stanza| stanza.labels(repo)).unwrap_or_default();
+        let beside = self.beside.get(&repo).into_iter().flatten();
+        beside.filter(|name| !listed.contains(*name)).cloned().collect()
+    }
+
     /// Whether a repository has no stanza.
     pub(crate) fn is_missing(&self, repo: RepoKey) -> bool {
         self.stanza.as_ref().is_none_or(|stanza| stanza.is_missing(repo))
@@ -92,6 +109,9 @@ impl Seen {
 
     /// What is wrong with a repository, a missing stanza included.
     pub(crate) fn trouble(&self, repo: RepoKey) -> Option<Failure> {
+        if let Some(failure) = self.unlisted.get(&repo) {
+            return Some(failure.clone());
+        }
         match &self.stanza {
             Some(stanza) => stanza.trouble(repo),
             None => Some(Failure {
@@ -112,22 +132,73 @@ pub(crate) async fn look(database: &Database, stop: &Stop) -> Result<Seen, Failu
     let tool = PgBackRest::of(database).map_err(secret_failure)?;
     let asked_at = clock::now();
     let answer = ask(&tool.info().timeout(Some(LIMIT)), stop).await?;
-    let stanza = info::read(&answer).map_err(|problem| Failure {
-        class: ErrorClass::Transient,
-        exit: ExitCode::Storage,
-        message: format!("`pgbackrest info` cannot be understood: {}", chain(&problem)),
-        remedy: Some("Run `pgbackrest info` by hand and look at what it says.".to_owned()),
-    })?;
-    Ok(seen(database, stanza, asked_at, stop))
+    let stanza = info::read(&answer).map_err(|problem| not_understood("info", &problem))?;
+    let mut seen = seen(database, stanza, asked_at, stop);
+    for repo in &database.pgbackrest.repos {
+        let has_backups = seen.stanza.as_ref().is_some_and(|stanza| !stanza.labels(*repo).is_empty());
+        if has_backups && seen.is_readable(*repo) {
+            seen.look_beside(*repo, &tool, database).await?;
+        }
+    }
+    Ok(seen)
+}
+
+impl Seen {
+    /// Lists a repository's directories, and forgets the backups that have none. Where that fails, nothing is known of
+    /// the backups there.
+    async fn look_beside(&mut self, repo: RepoKey, tool: &PgBackRest, database: &Database) -> Result<(), Failure> {
+        let names = async {
+            let answer = ask(&tool.list_backups(repo).timeout(Some(LIMIT)), &self.stop).await?;
+            archive::names(&answer).map_err(|problem| not_understood("repo-ls", &problem))
+        };
+        match names.await {
+            Ok(names) => {
+                let Some(stanza) = &mut self.stanza else { return Ok(()) };
+                stanza.forget_missing(repo, &names);
+                self.beside.insert(repo, names);
+            }
+            Err(failure) if failure.class == ErrorClass::Stopped => return Err(failure),
+            Err(failure) => {
+                let message = format!("repository {repo}: its backups cannot be listed: {}", failure.message);
+                self.unlisted.insert(repo, Failure { message, ..failure });
+            }
+        }
+        self.recall(database);
+        Ok(())
+    }
+
+    /// Reads the backups out of the answer, those of the repositories whose directories are known.
+    fn recall(&mut self, database: &Database) {
+        let Some(stanza) = &self.stanza else { return };
+        let repos: Vec<RepoKey> =
+            database.pgbackrest.repos.iter().copied().filter(|repo| !self.unlisted.contains_key(repo)).collect();
+        self.backups = repos.iter().flat_map(|repo| stanza.backups(*repo, database)).collect();
+        self.of_all_clusters = stanza.all_backups(database);
+        self.of_all_clusters.retain(|backup| repos.contains(&backup.repo));
+    }
 }
 
 fn seen(database: &Database, stanza: Option<Stanza>, asked_at: DateTime<Utc>, stop: &Stop) -> Seen {
-    let repos = &database.pgbackrest.repos;
-    let of_repo = |repo: &RepoKey| stanza.as_ref().map(|stanza| stanza.backups(*repo, database)).unwrap_or_default();
-    let backups = repos.iter().flat_map(of_repo).collect();
-    let mut of_all_clusters = stanza.as_ref().map(|stanza| stanza.all_backups(database)).unwrap_or_default();
-    of_all_clusters.retain(|backup| repos.contains(&backup.repo));
-    Seen { stanza, backups, of_all_clusters, asked_at, stop: stop.clone() }
+    let mut seen = Seen {
+        stanza,
+        backups: Vec::new(),
+        of_all_clusters: Vec::new(),
+        beside: BTreeMap::new(),
+        unlisted: BTreeMap::new(),
+        asked_at,
+        stop: stop.clone(),
+    };
+    seen.recall(database);
+    seen
+}
+
+fn not_understood(command: &str, problem: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure {
+        class: ErrorClass::Transient,
+        exit: ExitCode::Storage,
+        message: format!("`pgbackrest {command}` cannot be understood: {}", chain(problem)),
+        remedy: Some(format!("Run `pgbackrest {command}` by hand and look at what it says.")),
+    }
 }
 
 /// Runs a short query of the tool and returns what it printed.
@@ -229,7 +300,7 @@ async fn lose(
         }
     }
     for Backup { label, repo, .. } in &missing {
-        warn!(database = %database.name, %label, "a backup vanished from repository {repo}: somebody else removed it");
+        warn!(database = %database.name, %label, "a backup vanished from repository {repo}: somebody else removed it, or what it was built on");
     }
     let ids: Vec<String> = missing.iter().map(|backup| backup.id.clone()).collect();
     let was = [BackupStatus::Good, BackupStatus::Damaged, BackupStatus::Unrestorable];
@@ -316,6 +387,27 @@ pub(crate) mod tests {
         let three = database("[1, 2, 3]");
         assert!(!answer(&three, TWO_REPOS, 0).lacks(&foreign(3), &three), "a repository that is not in the answer");
         assert!(!answer(&both, b"[]", 0).lacks(&foreign(1), &both), "a repository whose path does not exist");
+    }
+
+    #[test]
+    fn a_repository_whose_directories_cannot_be_listed_says_nothing_of_its_backups() {
+        let both = database("[1, 2]");
+        let mut told = answer(&both, TWO_REPOS, 0);
+        let some = told.in_repo(1).next().unwrap().clone();
+        told.unlisted.insert(1, not_understood("repo-ls", &std::io::Error::other("cut off")));
+        told.recall(&both);
+        assert!(told.trouble(1).is_some() && told.trouble(2).is_none());
+        assert!(told.backups.iter().chain(&told.of_all_clusters).all(|backup| backup.repo == 2));
+        assert!(!told.lacks(&some, &both), "least of all that one is lost");
+    }
+
+    #[test]
+    fn what_lies_beside_the_backups_remains_of_others() {
+        let mut told = answer(&database("[1, 2]"), TWO_REPOS, 0);
+        let labels = told.stanza.as_ref().unwrap().labels(1);
+        told.beside.insert(1, labels.into_iter().chain(["20260101-000000F".to_owned()]).collect());
+        assert_eq!(told.remains(1).into_iter().collect::<Vec<_>>(), ["20260101-000000F"]);
+        assert_eq!(told.remains(2).len(), 0);
     }
 
     #[test]

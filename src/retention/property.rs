@@ -99,7 +99,7 @@ fn event() -> impl Strategy<Value = Event> {
         .prop_map(|(asked, hours, status, held, proven, clock)| Event { asked, hours, status, held, proven, clock })
 }
 
-fn histories() -> impl Strategy<Value = Vec<Backup>> {
+pub(super) fn histories() -> impl Strategy<Value = Vec<Backup>> {
     prop::collection::vec(event(), 0..70).prop_map(|events| {
         let mut at = EPOCH.parse::<DateTime<Utc>>().unwrap() - TimeDelta::days(60);
         let mut made: Vec<Backup> = Vec::new();
@@ -116,7 +116,7 @@ fn histories() -> impl Strategy<Value = Vec<Backup>> {
     })
 }
 
-fn retention() -> impl Strategy<Value = Retention> {
+pub(super) fn retention() -> impl Strategy<Value = Retention> {
     let count = || prop::option::of(0..6u32);
     // Rules of periods are rarer, or everything would be kept by one of them.
     let period = || prop::option::weighted(0.15, 1..6u32);

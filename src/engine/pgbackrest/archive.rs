@@ -3,7 +3,11 @@
 //! Read in one pass without keeping the JSON: a busy year is half a million segments. A newcomer would trust every
 //! name of 24 digits; a segment is complete only with its checksum behind it, `.partial` is not one.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -25,6 +29,16 @@ pub fn listings(bytes: &[u8], archive_id: Option<&str>) -> Result<Vec<Listing>, 
         .deserialize_map(&mut archives)
         .map_err(|source| Unreadable { what: "listing of the archive", source })?;
     Ok(archives.found.into_iter().map(|(id, found)| found.settle(id)).collect())
+}
+
+/// Reads the names in a listing, of whatever it is.
+///
+/// # Errors
+/// When it is not the JSON object that `repo-ls` writes.
+pub fn names(bytes: &[u8]) -> Result<BTreeSet<String>, Unreadable> {
+    let found: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_slice(bytes);
+    let found = found.map_err(|source| Unreadable { what: "listing of the repository", source })?;
+    Ok(found.into_keys().collect())
 }
 
 struct Archives<'a> {

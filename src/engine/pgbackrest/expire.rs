@@ -3,7 +3,7 @@
 //! Our plan is carried out only when the dry run says the same. A newcomer would read "expire … backup set", which
 //! names what was asked for; "remove expired backup" and "remove archive" name what goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::log;
 use crate::recovery::Segment;
@@ -19,6 +19,8 @@ pub struct Expiry {
     pub archives: Vec<String>,
     /// Labels that were asked for and do not exist.
     pub unknown: Vec<String>,
+    /// What the tool says that it keeps for a backup.
+    pub spared: Vec<WalNeed>,
 }
 
 /// WAL segments that go.
@@ -32,6 +34,40 @@ pub struct WalRange {
     pub last: Segment,
 }
 
+/// WAL segments that belong together in an archive, and whom they are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalNeed {
+    /// The archive, e.g. `15-1`.
+    pub archive_id: String,
+    /// The backup that needs them.
+    pub label: String,
+    /// The first segment.
+    pub first: Segment,
+    /// The last segment; none: everything after the first as well.
+    pub last: Option<Segment>,
+}
+
+impl WalNeed {
+    fn holds(&self, segment: Segment) -> bool {
+        self.first <= segment && self.last.is_none_or(|last| segment <= last)
+    }
+
+    /// Whether all of another lies in it.
+    fn covers(&self, other: &WalNeed) -> bool {
+        let reaches = self.last.is_none_or(|last| other.last.is_some_and(|other| other <= last));
+        self.archive_id == other.archive_id && self.first <= other.first && reaches
+    }
+
+    /// In words: `WAL of 15-1 at or after 00000001…`.
+    fn told(&self) -> String {
+        let (id, first) = (&self.archive_id, self.first);
+        match self.last {
+            None => format!("WAL of {id} at or after {first}"),
+            Some(last) => format!("WAL of {id} in {first}..{last} of backup {}", self.label),
+        }
+    }
+}
+
 impl Expiry {
     /// Reads the output of `expire`, dry or not.
     pub fn of<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
@@ -40,26 +76,26 @@ impl Expiry {
         expiry
     }
 
-    /// Whether no WAL goes that a backup needs whose first segment is `oldest_kept` in the archive of that name.
-    pub fn spares(&self, archive_id: &str, oldest_kept: Segment) -> bool {
-        self.wal.iter().all(|range| range.archive_id != archive_id || range.last < oldest_kept)
-    }
-
     /// The WAL that goes, in words: ranges, and whole archives of former clusters.
     pub fn wal_words(&self) -> Vec<String> {
         let ranges = self.wal.iter().map(|range| format!("{}..{}", range.first, range.last));
         ranges.chain(self.archives.iter().map(|path| format!("the whole archive {path}"))).collect()
     }
 
-    /// What would go although the backups that are left need it; `first_wal` is their first segment per archive.
-    pub fn harm(&self, first_wal: &BTreeMap<String, Segment>) -> Option<String> {
-        let is_needed = |path: &&String| path.rsplit('/').next().is_some_and(|id| first_wal.contains_key(id));
+    /// What would go although the backups that are left need it.
+    pub fn harm(&self, needs: &[WalNeed]) -> Option<String> {
+        let is_needed =
+            |path: &&String| path.rsplit('/').next().is_some_and(|id| needs.iter().any(|need| need.archive_id == id));
         let archive = self.archives.iter().find(is_needed).map(|path| format!("the whole archive {path}"));
-        let reaches = |(id, first): &(&String, &Segment)| !self.spares(id, **first);
-        archive.or_else(|| {
-            let (id, first) = first_wal.iter().find(reaches)?;
-            Some(format!("WAL of {id} at or after {first}"))
-        })
+        archive.or_else(|| needs.iter().find(|need| self.hurts(need)).map(WalNeed::told))
+    }
+
+    /// Whether something of it goes. What goes is told by its ends, and whole directories are not all named, so the
+    /// tool must also have said that it keeps it. Then a range that spans it goes around a hole that is there already.
+    fn hurts(&self, need: &WalNeed) -> bool {
+        let mut going = self.wal.iter().filter(|range| range.archive_id == need.archive_id).peekable();
+        let is_spared = going.peek().is_none() || self.spared.iter().any(|spared| spared.covers(need));
+        !is_spared || going.any(|range| need.holds(range.first) || need.holds(range.last))
     }
 
     /// Which of the backups that are to be kept would go.
@@ -84,6 +120,8 @@ impl Expiry {
             self.archives.push(path.to_owned());
         } else if let Some(range) = wal_range(text) {
             self.wal.push(range);
+        } else if let Some(spared) = spared(text) {
+            self.spared.push(spared);
         }
     }
 }
@@ -96,6 +134,17 @@ fn wal_range(text: &str) -> Option<WalRange> {
     let named = |name: &str, rest: &str| if name.len() == 16 { format!("{name}{rest}") } else { name.to_owned() };
     let (first, last) = (named(first, "00000000").parse().ok()?, named(last, "FFFFFFFF").parse().ok()?);
     Some(WalRange { archive_id: archive_id.to_owned(), first, last })
+}
+
+/// Reads `15-1 archive retention on backup LABEL, start = A`, with `, stop = B` where not all after it stays.
+fn spared(text: &str) -> Option<WalNeed> {
+    let (archive_id, rest) = text.split_once(" archive retention on backup ")?;
+    let (label, range) = rest.split_once(", start = ")?;
+    let (first, last) = match range.split_once(", stop = ") {
+        Some((first, last)) => (first, Some(last.parse().ok()?)),
+        None => (range, None),
+    };
+    Some(WalNeed { archive_id: archive_id.to_owned(), label: label.to_owned(), first: first.parse().ok()?, last })
 }
 
 #[cfg(test)]
@@ -114,6 +163,7 @@ mod tests {
     const WAL: &str = "\
 2026-11-20 16:39:11.251 P00 DETAIL: repo1: 15-1 archive retention on backup 20261120-163712F, start = 00000001000000000000000D
 2026-11-20 16:39:11.253 P00   INFO: repo1: 15-1 remove archive, start = 000000010000000000000001, stop = 00000001000000000000000C
+2026-11-20 16:39:11.251 P00 DETAIL: repo1: 14-1 archive retention on backup 20260101-163712F, start = 000000010000000400000001
 2026-11-20 16:39:11.253 P00   INFO: repo1: 14-1 remove archive, start = 0000000100000003, stop = 0000000100000003
 2026-11-20 16:39:11.253 P00   INFO: repo1: remove archive path /srv/lab/repo1/archive/main/13-1";
 
@@ -141,23 +191,103 @@ mod tests {
         assert!(expiry.backups.is_empty());
     }
 
-    #[test]
-    fn wal_that_a_kept_backup_needs_is_noticed() {
-        let expiry = Expiry::of(WAL.lines());
-        assert!(expiry.spares("15-1", "00000001000000000000000D".parse().unwrap()));
-        assert!(!expiry.spares("15-1", "00000001000000000000000C".parse().unwrap()));
+    fn need(archive_id: &str, first: &str, last: Option<&str>) -> WalNeed {
+        let segment = |name: &str| name.parse().unwrap();
+        let (archive_id, label) = (archive_id.to_owned(), "20261120-000000F".to_owned());
+        WalNeed { archive_id, label, first: segment(first), last: last.map(segment) }
     }
 
     #[test]
     fn wal_of_any_cluster_that_is_still_needed_is_harm() {
         let expiry = Expiry::of(WAL.lines());
-        let harm = |id: &str, first: &str| expiry.harm(&BTreeMap::from([(id.to_owned(), first.parse().unwrap())]));
+        let harm = |id: &str, first: &str| expiry.harm(&[need(id, first, None)]);
         assert_eq!(harm("15-1", "00000001000000000000000D"), None);
+        assert!(harm("15-1", "00000001000000000000000C").is_some());
         assert_eq!(harm("15-2", "000000010000000000000001"), None, "nothing of it goes");
         let old = harm("14-1", "000000010000000300000009");
         assert_eq!(old.as_deref(), Some("WAL of 14-1 at or after 000000010000000300000009"));
         let whole = harm("13-1", "000000010000000000000001");
         assert_eq!(whole.as_deref(), Some("the whole archive /srv/lab/repo1/archive/main/13-1"));
+    }
+
+    /// As 2.45 says it of two backups, of which the newer keeps all that follows.
+    const ISLANDS: &str = "\
+2026-11-21 17:15:08.324 P00 DETAIL: [DRY-RUN] repo1: 15-1 archive retention on backup 20261121-171437F, start = 000000010000000000000005, stop = 000000010000000000000006
+2026-11-21 17:15:08.324 P00 DETAIL: [DRY-RUN] repo1: 15-1 archive retention on backup 20261121-171455F, start = 000000010000000000000011
+2026-11-21 17:15:08.325 P00   INFO: [DRY-RUN] repo1: 15-1 remove archive, start = 000000010000000000000001, stop = 000000010000000000000004
+2026-11-21 17:15:08.325 P00   INFO: [DRY-RUN] repo1: 15-1 remove archive, start = 000000010000000000000007, stop = 000000010000000000000010";
+
+    #[test]
+    fn an_older_backup_keeps_its_own_wal_between_holes() {
+        let expiry = Expiry::of(ISLANDS.lines());
+        let harm = |first: &str, last: Option<&str>| {
+            let name = |digits: &str| format!("0000000100000000000000{digits}");
+            expiry.harm(&[need("15-1", &name(first), last.map(name).as_deref())])
+        };
+        assert_eq!((harm("05", Some("06")), harm("11", None)), (None, None));
+        assert_eq!(
+            harm("05", Some("07")).as_deref(),
+            Some("WAL of 15-1 in 000000010000000000000005..000000010000000000000007 of backup 20261120-000000F")
+        );
+        assert!(harm("04", Some("05")).is_some() && harm("10", None).is_some());
+        assert!(harm("08", Some("09")).is_some(), "between the ends of what goes");
+        assert!(harm("05", None).is_some(), "there is more after it");
+        let untold = Expiry { spared: Vec::new(), ..Expiry::of(ISLANDS.lines()) };
+        assert!(untold.harm(&[need("15-1", "000000010000000000000005", Some("000000010000000000000006"))]).is_some());
+    }
+
+    /// What 2.45 says when it keeps `spared` of an archive with these segments, as its source does it.
+    fn as_the_tool(segments: &BTreeSet<u64>, spared: &[(u64, Option<u64>)]) -> String {
+        let name = |number: u64| Segment::at(1, number, crate::recovery::SegmentSize::DEFAULT);
+        let head = "2026-11-21 17:15:08.324 P00   INFO: repo1: 15-1";
+        let mut text = String::new();
+        for (first, last) in spared {
+            let stop = last.map_or_else(String::new, |last| format!(", stop = {}", name(last)));
+            text += &format!("{head} archive retention on backup 20261121-171437F, start = {}{stop}\n", name(*first));
+        }
+        let mut open: Option<(u64, u64)> = None;
+        let mut tell = |open: &mut Option<(u64, u64)>| {
+            if let Some((first, last)) = open.take() {
+                text += &format!("{head} remove archive, start = {}, stop = {}\n", name(first), name(last));
+            }
+        };
+        for number in segments {
+            if spared.iter().any(|(first, last)| first <= number && last.is_none_or(|last| *number <= last)) {
+                tell(&mut open);
+            } else {
+                open = Some((open.map_or(*number, |(first, _)| first), *number));
+            }
+        }
+        tell(&mut open);
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_tool_keeps_is_unharmed_and_a_segment_less_is_noticed(
+            gaps in prop::collection::vec((1..4u64, 0..4u64), 1..8), missing in prop::collection::btree_set(0..40u64, 0..6),
+            short in any::<prop::sample::Index>(),
+        ) {
+            let mut next = 0;
+            let mut needs: Vec<(u64, Option<u64>)> = gaps.iter().map(|(gap, length)| {
+                let first = next + gap;
+                next = first + length + 1;
+                (first, Some(first + length))
+            }).collect();
+            needs.last_mut().unwrap().1 = None;
+            let segments: BTreeSet<u64> = (0..next + 5).filter(|number| !missing.contains(number)).collect();
+            let name = |number: u64| Segment::at(1, number, crate::recovery::SegmentSize::DEFAULT).to_string();
+            let wanted: Vec<WalNeed> =
+                needs.iter().map(|(first, last)| need("15-1", &name(*first), last.map(name).as_deref())).collect();
+            prop_assert_eq!(Expiry::of(as_the_tool(&segments, &needs).lines()).harm(&wanted), None);
+            // One backup keeps a segment less at its beginning, so that it goes.
+            let place = short.index(needs.len());
+            let first = needs[place].0;
+            needs[place].0 += 1;
+            let expiry = Expiry::of(as_the_tool(&segments, &needs).lines());
+            prop_assert_eq!(expiry.harm(&wanted).is_some(), !expiry.wal.is_empty());
+            prop_assert!(!segments.contains(&first) || !expiry.wal.is_empty());
+        }
     }
 
     #[test]

@@ -6,12 +6,12 @@
 
 mod raw;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
 pub use self::raw::{Backup as Listed, Named, Tablespace};
-use super::{Unreadable, exit};
+use super::{Unreadable, exit, expire::WalNeed};
 use crate::{
     error::ExitCode,
     policy::Database,
@@ -201,20 +201,49 @@ impl Stanza {
         self.listed(repo).map(|backup| printable(&backup.label)).collect()
     }
 
-    /// The first segment that the backups of a repository need, per archive. One without WAL needs none.
+    /// The WAL that the backups of a repository need: each its own, and all after the first of each archive.
+    ///
+    /// With an anchor, all after the first of the backups that are not older than it by their labels; of an archive that
+    /// has none such, all after its newest, as pgBackRest keeps it. A backup without WAL needs none.
     ///
     /// # Errors
     /// The label of a backup of which it cannot be told.
-    pub fn first_wal(&self, repo: RepoKey) -> Result<BTreeMap<String, Segment>, String> {
-        let mut first = BTreeMap::new();
+    pub fn wal_needs(&self, repo: RepoKey, anchor: Option<&str>) -> Result<Vec<WalNeed>, String> {
+        let mut needs = Vec::new();
         for backup in self.listed(repo) {
             let Some(start) = &backup.archive.start else { continue };
             let place = self.cluster_of(backup).map(Cluster::archive_id).zip(start.parse::<Segment>().ok());
-            let (archive, start) = place.ok_or_else(|| printable(&backup.label))?;
-            let first = first.entry(archive).or_insert(start);
-            *first = start.min(*first);
+            let (archive_id, first) = place.ok_or_else(|| printable(&backup.label))?;
+            let last = backup.archive.stop.as_deref().and_then(|stop| stop.parse::<Segment>().ok());
+            needs.push(WalNeed { archive_id, label: printable(&backup.label), first, last });
         }
-        Ok(first)
+        let archives: BTreeSet<&String> = needs.iter().map(|need| &need.archive_id).collect();
+        let open = archives
+            .into_iter()
+            .filter_map(|id| continuous(needs.iter().filter(|need| need.archive_id == *id), anchor));
+        let open: Vec<WalNeed> = open.collect();
+        needs.extend(open);
+        Ok(needs)
+    }
+
+    /// Takes out the backups whose directories are gone and all that was built on them, as pgBackRest itself does before
+    /// it makes or ends one. `directories` are the names below the stanza's backups.
+    pub fn forget_missing(&mut self, repo: RepoKey, directories: &BTreeSet<String>) {
+        let is_of = |backup: &Listed| backup.database.repo_key == repo;
+        let mut gone: BTreeSet<String> = BTreeSet::new();
+        loop {
+            let before = gone.len();
+            for backup in self.backups.iter().filter(|backup| is_of(backup)) {
+                let mut needs = backup.reference.iter().flatten().chain(&backup.prior);
+                if !directories.contains(&backup.label) || needs.any(|label| gone.contains(label)) {
+                    gone.insert(backup.label.clone());
+                }
+            }
+            if gone.len() == before {
+                break;
+            }
+        }
+        self.backups.retain(|backup| !is_of(backup) || !gone.contains(&backup.label));
     }
 
     fn listed(&self, repo: RepoKey) -> impl Iterator<Item = &Listed> {
@@ -282,6 +311,14 @@ impl Stanza {
             label,
         })
     }
+}
+
+/// All WAL of an archive from where it must have no hole.
+fn continuous<'a>(needs: impl Iterator<Item = &'a WalNeed> + Clone, anchor: Option<&str>) -> Option<WalNeed> {
+    let is_young = |need: &&WalNeed| anchor.is_none_or(|anchor| need.label.as_str() >= anchor);
+    let first = needs.clone().filter(is_young).min_by_key(|need| need.first);
+    let begin = first.or_else(|| needs.max_by_key(|need| &need.label))?;
+    Some(WalNeed { last: None, ..begin.clone() })
 }
 
 fn words(tags: &str) -> Vec<String> {

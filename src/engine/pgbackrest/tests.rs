@@ -124,7 +124,7 @@ fn a_backup_names_its_repository_and_never_expires() {
 
 #[test]
 fn expiry_of_a_backup_spares_wal_and_expiry_of_wal_spares_backups() {
-    let fulls = NonZeroU32::new(4).unwrap();
+    let (fulls, all) = (WalKept::Fulls(NonZeroU32::new(4).unwrap()), WalKept::Backups(NonZeroU32::new(7).unwrap()));
     insta::assert_snapshot!(shown(&tool().expire_set(1, "20261120-163654F", true)), @r"
     TZ=UTC pgbackrest --stanza=main --config=/etc/pgbackrest/orders.conf --log-level-console=detail
       --log-level-stderr=off --log-timestamp --repo=1 --dry-run --set=20261120-163654F
@@ -142,6 +142,12 @@ fn expiry_of_a_backup_spares_wal_and_expiry_of_wal_spares_backups() {
       --log-level-stderr=off --log-timestamp --repo=2 --dry-run --repo2-retention-full-type=count
       --repo2-retention-full=9999999 --repo2-retention-diff=9999999 --repo2-retention-archive-type=full
       --repo2-retention-archive=4 expire
+    ");
+    insta::assert_snapshot!(shown(&tool().expire_wal(2, all, false)), @r"
+    TZ=UTC pgbackrest --stanza=main --config=/etc/pgbackrest/orders.conf --log-level-console=detail
+      --log-level-stderr=off --log-timestamp --repo=2 --repo2-retention-full-type=count
+      --repo2-retention-full=9999999 --repo2-retention-diff=9999999 --repo2-retention-archive-type=incr
+      --repo2-retention-archive=7 expire
     ");
     insta::assert_snapshot!(shown(&tool().expire_native(1, false)), @r"
     TZ=UTC pgbackrest --stanza=main --config=/etc/pgbackrest/orders.conf --log-level-console=detail

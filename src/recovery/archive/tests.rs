@@ -116,6 +116,20 @@ fn a_hole_splits_the_window_and_a_later_backup_bridges_it() {
 }
 
 #[test]
+fn holes_that_a_depth_of_wal_makes_are_bridged_and_leave_islands() {
+    let backups = [backup("A", 10, 11), backup("B", 15, 16), backup("C", 20, 21)];
+    let list = listing([10, 11, 15, 16].into_iter().chain(20..=30));
+    let archive = analyse(&list, &backups, SIZE, Some(1), &[(second(305), at(30).start(SIZE))]);
+    assert_eq!((archive.holes.len(), archive.unrestorable.len()), (2, 0));
+    assert!(archive.holes.iter().all(|hole| hole.is_bridged));
+    let windows: Vec<_> = archive.windows.iter().map(|w| (&*w.label, w.from, w.to)).collect();
+    assert_eq!(
+        windows,
+        [("A", second(103), second(103)), ("B", second(153), second(153)), ("C", second(203), second(305))]
+    );
+}
+
+#[test]
 fn a_backup_without_its_own_wal_is_unrestorable_and_opens_no_window() {
     let list = listing((10..=20).filter(|n| *n != 13));
     let archive = analyse(&list, &[backup("F", 12, 14), backup("G", 21, 21)], SIZE, Some(1), &[]);

@@ -165,13 +165,43 @@ fn the_backups_of_a_former_cluster_count_and_need_their_wal() {
     };
     let stanza = answer("\"000000010000000000000002\"");
     assert_eq!((stanza.fulls(1), stanza.fulls(2), stanza.labels(1).len()), (3, 1, 4));
-    let first = |stanza: &Stanza| -> Result<Vec<String>, String> {
-        Ok(stanza.first_wal(1)?.into_iter().map(|(id, first)| format!("{id} {first}")).collect())
+    // What must have no hole.
+    let open = |stanza: &Stanza, anchor: Option<&str>| -> Result<Vec<String>, String> {
+        let needs = stanza.wal_needs(1, anchor)?;
+        Ok(needs.iter().skip(4).map(|need| format!("{} {}", need.archive_id, need.first)).collect())
     };
     let told = ["14-1 000000010000000000000004", "15-2 000000010000000000000002"];
-    assert_eq!(first(&stanza).unwrap(), told);
-    assert_eq!(first(&answer("null")).unwrap()[1], "15-2 000000010000000000000003", "no WAL, no need");
-    assert_eq!(first(&answer("\"none\"")), Err("C".to_owned()));
+    assert_eq!(open(&stanza, None).unwrap(), told);
+    let least = answer("null").wal_needs(1, None).unwrap();
+    assert_eq!(least.last().unwrap().first.to_string(), "000000010000000000000003", "no WAL, no need");
+    assert_eq!(open(&answer("\"none\""), None), Err("C".to_owned()));
+    let told = ["14-1 000000010000000000000004", "15-2 000000010000000000000003"];
+    assert_eq!(open(&stanza, Some("C_I")).unwrap(), told, "of the former cluster all after its newest");
+}
+
+#[test]
+fn what_has_no_directory_is_not_there_nor_is_what_was_built_on_it() {
+    let listed = |label: &str, prior: &str, repo: u32| {
+        format!(
+            r#"{{"label":"{label}","type":"incr","prior":{prior},"reference":[],"database":{{"id":1,"repo-key":{repo}}}}}"#
+        )
+    };
+    let text = format!(
+        r#"[{{"db":[],"backup":[{},{},{},{},{}]}}]"#,
+        listed("A", "null", 1),
+        listed("A_D", "\"A\"", 1),
+        listed("A_I", "\"A_D\"", 1),
+        listed("B", "null", 1),
+        listed("A", "null", 2)
+    );
+    let left = |directories: &[&str]| {
+        let mut stanza = read(text.as_bytes()).unwrap().unwrap();
+        stanza.forget_missing(1, &directories.iter().map(|it| (*it).to_owned()).collect());
+        (stanza.labels(1).into_iter().collect::<Vec<_>>().join(" "), stanza.labels(2).len())
+    };
+    assert_eq!(left(&["A", "A_D", "A_I", "B", "latest"]), ("A A_D A_I B".to_owned(), 1));
+    assert_eq!(left(&["A", "A_I", "B"]), ("A B".to_owned(), 1));
+    assert_eq!(left(&["A_D", "A_I", "B"]), ("B".to_owned(), 1), "the other repository has its own");
 }
 
 #[test]
