@@ -16,6 +16,7 @@ mod dump;
 mod dump_faults;
 mod dump_life;
 mod dump_pg;
+mod gfs;
 mod locks;
 mod owner;
 mod people;

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use crate::harness::{Extra, Lab, Site, in_seconds, sh, until_true};
 
 /// A stand-in that does `script` in the place of one command and hands everything else to the real tool.
-fn stand_in(lab: &Lab, command: &str, script: &str) -> String {
+pub(crate) fn stand_in(lab: &Lab, command: &str, script: &str) -> String {
     let path = lab.path("stand-in");
     let text = format!(
         "#!/bin/bash\nfor word in \"$@\"; do\n  if [ \"$word\" = {command} ]; then\n{script}\n  fi\ndone\nexec /usr/bin/pgbackrest \"$@\"\n"
@@ -80,7 +80,7 @@ fn an_impossible_version_is_refused_before_anything_is_done() {
 }
 
 /// Does `script` only when the command was called `after` times before.
-fn later(after: u32, script: &str) -> String {
+pub(crate) fn later(after: u32, script: &str) -> String {
     format!(
         "n=$(cat \"$0.count\" 2>/dev/null || echo 0); echo $((n+1)) >\"$0.count\"; if [ $n -ge {after} ]; then {script}; fi"
     )

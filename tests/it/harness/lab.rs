@@ -125,6 +125,24 @@ impl Lab {
         must(command(SCRIPT).arg("start").arg(&self.dir));
     }
 
+    /// Starts the server again under a clock that is off by so much, e.g. `-6d`, and can be set.
+    #[track_caller]
+    pub(crate) fn fake_clock(&self, offset: &str) {
+        self.stop_server();
+        self.set_clock(offset);
+        self.run(
+            "export LD_PRELOAD=$(echo /usr/lib/*/faketime/libfaketime.so.1) FAKETIME_TIMESTAMP_FILE=$PWD/clock
+             export FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1
+             setsid pg_ctl -D pg -l log/faked.log -w -s start </dev/null >log/faked.out 2>&1",
+        );
+    }
+
+    /// Sets the clock of a server that [`Lab::fake_clock`] started.
+    #[track_caller]
+    pub(crate) fn set_clock(&self, offset: &str) {
+        self.run(&format!("echo {offset} >clock.new; mv clock.new clock"));
+    }
+
     /// The archived segments in the repository by name, with the path of each.
     pub(crate) fn archive(&self) -> std::collections::BTreeMap<String, PathBuf> {
         let found = self.run("find repo/archive -type f -printf '%f %p\\n'");
