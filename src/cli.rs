@@ -5,6 +5,7 @@
 
 mod act;
 mod answer;
+mod audit;
 mod backup;
 mod catalog;
 mod check;
@@ -128,6 +129,11 @@ enum Verb {
         /// The database; all when left out
         database: Option<DatabaseName>,
     },
+    /// Tell who did what, and whether the record of it was changed
+    Audit {
+        #[command(subcommand)]
+        verb: audit::AuditVerb,
+    },
     /// Write all backups into one document
     Export(export::Options),
     /// Tell the state of the catalog, make it again from the storages, or accept it after it was recovered
@@ -164,6 +170,7 @@ impl Verb {
             Verb::Hold(_) => "hold",
             Verb::Release(_) => "release",
             Verb::Expire(_) => "expire",
+            Verb::Audit { .. } => "audit",
             Verb::Export(_) => "export",
             Verb::Wal { .. } => "wal",
             Verb::Catalog { .. } => "catalog",
@@ -258,6 +265,7 @@ async fn verb(arguments: Arguments, caller: user::Caller) -> Result<Answer, Erro
         Verb::Hold(options) => hold::hold(&session, &options).await,
         Verb::Release(options) => hold::release(&session, &options).await,
         Verb::Expire(options) => expire::run(&session, &options).await,
+        Verb::Audit { verb } => audit::run(&session, &verb).await,
         Verb::Export(options) => export::run(&session, &options).await,
         Verb::Wal { database } => wal::run(&session, database.as_ref()).await,
         Verb::Catalog { verb } => catalog::run(&session, &verb).await,

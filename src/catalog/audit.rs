@@ -89,6 +89,15 @@ impl Catalog {
         .await
     }
 
+    /// An entry by its place in the chain.
+    pub async fn audit_entry(&self, seq: i64) -> Result<Option<AuditEntry>> {
+        self.read("reading the audit", async |conn| {
+            let row = sqlx::query("select * from audit where seq = ?").bind(seq).fetch_optional(conn).await?;
+            row.as_ref().map(entry).transpose()
+        })
+        .await
+    }
+
     /// The newest entries, the newest first; at most `limit`.
     pub async fn audit_list(&self, limit: u32) -> Result<Vec<AuditEntry>> {
         self.read("listing the audit", async |conn| {
@@ -214,6 +223,7 @@ mod tests {
             writer.execute("drop trigger audit_is_never_changed; drop trigger audit_is_never_deleted").await.unwrap();
             writer.execute(change).await.unwrap();
             assert_eq!(catalog.audit_verify().await.unwrap(), Chain::Broken { seq }, "{change}");
+            assert_eq!(catalog.audit_entry(seq).await.unwrap().unwrap().seq, seq);
         }
     }
 }
