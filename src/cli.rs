@@ -18,6 +18,7 @@ mod hold;
 mod keygen;
 mod list;
 mod logging;
+mod moment;
 mod rebuild;
 mod session;
 mod show;

@@ -26,8 +26,8 @@ pub struct Inventory {
     pub files: Vec<Stored>,
     /// The manifests by their paths, or why one is of no use.
     pub manifests: BTreeMap<String, Result<Manifest, String>>,
-    /// The reasons of holds by the directories of their backups.
-    pub holds: BTreeMap<String, String>,
+    /// The reasons and the ends of holds by the directories of their backups.
+    pub holds: BTreeMap<String, (String, Option<DateTime<Utc>>)>,
 }
 
 /// Something in a storage that is no part of a backup of ours.
@@ -208,7 +208,8 @@ fn assemble(first: &Backup, found: &[(&Shelf<'_>, &Manifest)], asked: &[Inventor
     }));
     dump.copies = copies;
     dump.verified_at = None;
-    backup.held = found.iter().find_map(|(shelf, _)| shelf.inventory.holds.get(&dump.directory).cloned());
+    let hold = found.iter().find_map(|(shelf, _)| shelf.inventory.holds.get(&dump.directory).cloned());
+    (backup.held, backup.held_until) = hold.map_or((None, None), |(why, until)| (Some(why), until));
     backup.proven_at = None;
     backup
 }
@@ -405,9 +406,10 @@ mod tests {
         let made = dump("shop", "backup-1", 500);
         let mut told = inventory("local", &[&made]);
         told.files.push(Stored { path: "shop/backup-1/hold.json".to_owned(), size: 1 });
-        told.holds.insert("shop/backup-1".to_owned(), "audit (by ada)".to_owned());
+        told.holds.insert("shop/backup-1".to_owned(), ("audit (by ada)".to_owned(), Some(at(900))));
         let rebuilt = rebuild(&[told], &[], at(900));
         assert_eq!((rebuilt.dumps[0].held.as_deref(), rebuilt.strangers.len()), (Some("audit (by ada)"), 0));
+        assert_eq!(rebuilt.dumps[0].held_until, Some(at(900)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::{
     Answer,
+    moment::{Moment, moment},
     session::{Session, catalog_error},
     show,
 };
@@ -20,6 +21,7 @@ use crate::{
     error::{Error, ExitCode, chain},
     policy::Policy,
     record::{Backup, BackupStatus, CopyState, Dump, HOLD},
+    report::text,
     storage::{self, Storage},
 };
 
@@ -31,6 +33,9 @@ pub(super) struct HoldOptions {
     /// Why it must stay
     #[arg(long, value_parser = reason)]
     reason: String,
+    /// Until when: a length like `90d`, a day or a time (RFC 3339); until released when left out
+    #[arg(long, value_name = "LENGTH|TIME", value_parser = moment)]
+    until: Option<Moment>,
 }
 
 /// What may be asked of `release`.
@@ -57,6 +62,9 @@ pub(super) struct Beside {
     pub(super) held: String,
     /// Since when.
     held_at: DateTime<Utc>,
+    /// Until when; none: until somebody releases it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) held_until: Option<DateTime<Utc>>,
 }
 
 pub(super) async fn hold(session: &Session, options: &HoldOptions) -> Result<Answer, Error> {
@@ -67,15 +75,22 @@ pub(super) async fn hold(session: &Session, options: &HoldOptions) -> Result<Ans
         return Err(ended(&backup));
     }
     let now = clock::now();
+    let zone = policy.daemon.timezone;
+    let until = options.until.map(|until| until.after(now, zone));
+    if let Some(over) = until.filter(|until| *until <= now) {
+        let what = format!("a hold until {} would be over already", text::local(over, zone));
+        return Err(Error::new(ExitCode::Usage, what).hint("Name a later time, or leave out `--until`."));
+    }
     let held = format!("{} (by {})", options.reason, session.actor);
-    let head = catalog.hold(&backup.id, &held, None, &session.witness, now).await.map_err(catalog_error)?;
+    let head = catalog.hold(&backup.id, &held, until, &session.witness, now).await.map_err(catalog_error)?;
     // It may have been ended since it was read.
     let head = head.ok_or_else(|| ended(&backup))?;
     info!(backup = %backup.id, audit = head, "audit: hold: {held}");
-    let beside = Beside { backup_id: backup.id.clone(), held: held.clone(), held_at: now };
+    let beside = Beside { backup_id: backup.id.clone(), held: held.clone(), held_at: now, held_until: until };
     let missed = each_copy(&policy, &backup, async |storage, path| put(storage, path, &beside).await).await;
-    let text = told(format!("{} is held: {held}", backup.id), &missed);
-    let result = json!({ "backup_id": backup.id, "held": held, "not_beside": missed });
+    let end = until.map_or_else(String::new, |until| format!(" until {}", text::local(until, zone)));
+    let text = told(format!("{} is held{end}: {held}", backup.id), &missed);
+    let result = json!({ "backup_id": backup.id, "held": held, "held_until": until, "not_beside": missed });
     Ok(Answer::new("hold", result, text.clone(), text))
 }
 

@@ -1,11 +1,10 @@
 //! `backstop list`: the backups.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 use serde_json::json;
 
 use super::{
     Answer,
+    moment::{Moment, moment},
     session::{self, Session, catalog_error},
 };
 use crate::{
@@ -34,8 +33,8 @@ pub(super) struct Options {
     #[arg(long)]
     label: Option<String>,
     /// Only backups younger than this, e.g. `7d`, or since this day or time (RFC 3339)
-    #[arg(long, value_name = "AGE|TIME", value_parser = since)]
-    since: Option<Since>,
+    #[arg(long, value_name = "AGE|TIME", value_parser = moment)]
+    since: Option<Moment>,
     /// Also those that retention ended, somebody deleted or the repository lost
     #[arg(long)]
     expired: bool,
@@ -47,42 +46,6 @@ pub(super) struct Options {
     limit: u32,
 }
 
-/// Since when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Since {
-    /// So long ago.
-    Age(TimeDelta),
-    /// A moment.
-    At(DateTime<Utc>),
-    /// The beginning of a day in the policy's zone.
-    Day(NaiveDate),
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-        return Ok(Since::At(at.to_utc()));
-    }
-    if let Ok(day) = text.parse() {
-        return Ok(Since::Day(day));
-    }
-    let age = humantime::parse_duration(text).ok().and_then(|age| TimeDelta::from_std(age).ok());
-    age.map(Since::Age).ok_or_else(|| "write an age like `7d`, a day like 2026-11-20, or a time (RFC 3339)".to_owned())
-}
-
-impl Since {
-    fn moment(self, now: DateTime<Utc>, zone: Tz) -> DateTime<Utc> {
-        match self {
-            Since::Age(age) => now - age,
-            Since::At(at) => at,
-            Since::Day(day) => {
-                let midnight = day.and_time(NaiveTime::MIN);
-                // Where the clocks skip midnight, the day begins later; UTC's midnight is near enough.
-                midnight.and_local_timezone(zone).earliest().map_or_else(|| midnight.and_utc(), |at| at.to_utc())
-            }
-        }
-    }
-}
-
 pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, Error> {
     let (policy, catalog, _) = session.policy_for_looking().await?;
     let database = options.database.clone().or_else(|| options.named.clone());
@@ -92,7 +55,7 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
         environment: options.environment.clone(),
         engine: options.engine,
         name: options.label.clone(),
-        since: options.since.map(|since| since.moment(session.now, zone)),
+        since: options.since.map(|since| since.before(session.now, zone)),
         include_expired: options.expired,
         sort: Some(options.sort),
         limit: options.limit,
@@ -101,7 +64,7 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
     if let Some(name) = database.filter(|_| backups.is_empty()) {
         session::find(&policy, &name)?;
     }
-    let text = text::backups_table(&backups, zone);
+    let text = text::backups_table(&backups, session.now, zone);
     let listed = machine_forms(&policy, &catalog, &backups).await?;
     Ok(Answer::new("list", json!({ "backups": listed }), format!("{} backups", backups.len()), text))
 }
@@ -116,23 +79,4 @@ pub(super) async fn machine_forms(
     let proofs = catalog.proofs_of(&ids).await.map_err(catalog_error)?;
     let of = |backup: &Backup| proofs.get(&backup.id).map(Vec::as_slice).unwrap_or_default();
     Ok(backups.iter().map(|backup| machine_form(policy, backup, of(backup))).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn since_is_an_age_a_day_or_a_time() {
-        let now: DateTime<Utc> = "2026-11-20T12:00:00Z".parse().unwrap();
-        for (text, moment) in [
-            ("7d", "2026-11-13T12:00:00Z"),
-            ("2026-11-19", "2026-11-18T23:00:00Z"),
-            ("2026-11-19T10:00:00+01:00", "2026-11-19T09:00:00Z"),
-        ] {
-            let moment: DateTime<Utc> = moment.parse().unwrap();
-            assert_eq!(since(text).unwrap().moment(now, Tz::Europe__Berlin), moment, "{text}");
-        }
-        assert!(since("yesterday").unwrap_err().contains("`7d`"));
-    }
 }

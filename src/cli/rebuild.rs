@@ -165,7 +165,7 @@ async fn take_stock(policy: &StoragePolicy, is_used: bool, keys: &Keys) -> Resul
             inventory.manifests.insert(path, manifest);
         } else if let Some(held) = bytes.ok().and_then(|bytes| serde_json::from_slice::<Beside>(&bytes).ok()) {
             let directory = path.trim_end_matches(HOLD).trim_end_matches('/').to_owned();
-            inventory.holds.insert(directory, held.held);
+            inventory.holds.insert(directory, (held.held, held.held_until));
         }
     }
     Ok(inventory)

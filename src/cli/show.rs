@@ -165,7 +165,8 @@ fn backup_page(backup: &Backup, zone: Tz) -> String {
         line("tags", backup.tags.join(", "));
     }
     if let Some(held) = &backup.held {
-        line("held", held.clone());
+        let until = backup.held_until.map_or_else(String::new, |until| format!(", until {}", text::local(until, zone)));
+        line("held", format!("{held}{until}"));
     }
     line("proven", backup.proven_at.map_or_else(|| "never".to_owned(), |at| text::local(at, zone)));
     if let Some(reason) = &backup.expired_reason {

@@ -228,13 +228,19 @@ pub fn history(runs: &[Run], zone: Tz) -> String {
 }
 
 /// `backstop list`.
-pub fn backups_table(backups: &[Backup], zone: Tz) -> String {
+pub fn backups_table(backups: &[Backup], now: DateTime<Utc>, zone: Tz) -> String {
     let mut table =
         table(&["BACKUP", "DATABASE", "TYPE", "STOPPED", "SIZE", "STORED", "COPIES", "LABEL", "STATUS", "PROVEN"]);
     for backup in backups {
         let stored = backup.repo_delta.map_or_else(|| "?".to_owned(), size);
         let proven = backup.proven_at.map_or_else(String::new, |at| local(at, zone));
-        let status = if backup.held.is_some() { format!("{}, held", backup.status) } else { backup.status.to_string() };
+        let status = match (backup.held_at(now), backup.held_until) {
+            (None, _) => backup.status.to_string(),
+            (Some(_), None) => format!("{}, held", backup.status),
+            (Some(_), Some(until)) => {
+                format!("{}, held until {}", backup.status, until.with_timezone(&zone).format("%F"))
+            }
+        };
         table.add_row([
             backup.id.clone(),
             backup.database.to_string(),
@@ -273,10 +279,15 @@ mod tests {
             dump: None,
             ..dump.clone()
         };
-        insta::assert_snapshot!(backups_table(&[dump, physical], Tz::UTC), @r"
-        BACKUP                      DATABASE  TYPE  STOPPED                  SIZE     STORED     COPIES          LABEL             STATUS      PROVEN
+        let now = dump.stopped_at;
+        let ends = Backup { held_until: Some(now + chrono::TimeDelta::days(9)), ..dump.clone() };
+        let over = Backup { held_until: Some(now), ..dump.clone() };
+        insta::assert_snapshot!(backups_table(&[dump, physical, ends, over], now, Tz::UTC), @r"
+        BACKUP                      DATABASE  TYPE  STOPPED                  SIZE     STORED     COPIES          LABEL             STATUS                       PROVEN
         backup-20270115-080010-pre  shop      full  2027-01-15 08:00:15 UTC  1.0 MiB  256.5 KiB  offsite! local  pre               good, held
-        backup-20270114-020000      orders    full  2027-01-15 08:00:15 UTC  1.0 MiB  256.5 KiB  repo1           20270114-020000F  damaged     2027-01-15 08:00:15 UTC
+        backup-20270114-020000      orders    full  2027-01-15 08:00:15 UTC  1.0 MiB  256.5 KiB  repo1           20270114-020000F  damaged                      2027-01-15 08:00:15 UTC
+        backup-20270115-080010-pre  shop      full  2027-01-15 08:00:15 UTC  1.0 MiB  256.5 KiB  offsite! local  pre               good, held until 2027-01-24
+        backup-20270115-080010-pre  shop      full  2027-01-15 08:00:15 UTC  1.0 MiB  256.5 KiB  offsite! local  pre               good
         ");
     }
 }
