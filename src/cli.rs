@@ -231,7 +231,10 @@ fn run(arguments: Arguments) -> Result<Answer, Error> {
         .hint("Leave out `--at`, or add `--dry-run` where the verb has it."));
     }
     let caller = user::caller();
-    let needs_no_state = matches!(arguments.verb, Verb::Check(_) | Verb::Keygen(_));
+    let needs_no_state = match &arguments.verb {
+        Verb::Check(options) => !options.against_catalog,
+        verb => matches!(verb, Verb::Keygen(_)),
+    };
     user::drop_root(&arguments.policy, needs_no_state)?;
     logging::start(&arguments);
     runtime(&arguments.verb)?.block_on(verb(arguments, caller))

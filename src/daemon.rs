@@ -11,6 +11,7 @@ mod alarm;
 mod dump;
 mod queue;
 mod reload;
+mod shrink;
 mod signal;
 mod start;
 pub mod systemd;

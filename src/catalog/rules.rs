@@ -4,7 +4,9 @@
 //! themselves and not a list of backups: a backup that only the former rules keep may also come of age in the meantime.
 //! The grace is that of the former rules; a newcomer would take the new one, which the same slip may have set to zero.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
@@ -31,6 +33,15 @@ impl Catalog {
         self.read("reading retention rules", async |conn| in_force(conn, database).await).await
     }
 
+    /// The rules in force of every database that ever had some, in one look.
+    pub async fn all_rules_in_force(&self) -> Result<BTreeMap<DatabaseName, Retention>> {
+        self.read("reading all retention rules", async |conn| {
+            let rows = sqlx::query("select * from retention_rules where replaced_at is null").fetch_all(conn).await?;
+            rows.iter().map(|row| Ok((row.word("database")?, Fields::json(row, "rules")?))).collect()
+        })
+        .await
+    }
+
     /// What guards the backups of a database whose policy has these rules: former rules, oldest first, and those in force
     /// where the new ones are not adopted yet.
     pub async fn guarding(
@@ -41,11 +52,7 @@ impl Catalog {
     ) -> Result<Vec<FormerRules>> {
         let mut former = self.former_rules(database, now).await?;
         let in_force = self.rules_in_force(database).await?.filter(|in_force| in_force != rules);
-        former.extend(in_force.map(|old| FormerRules {
-            guards_until: guards_until(&old, now),
-            replaced_at: now,
-            rules: old,
-        }));
+        former.extend(in_force.map(|old| FormerRules::replaced(old, now)));
         Ok(former)
     }
 
@@ -108,7 +115,7 @@ async fn adopt(
             "update retention_rules set replaced_at = ?, guards_until = ? where database = ? and replaced_at is null",
         )
         .bind(millis(now))
-        .bind(millis(guards_until(&former, now)))
+        .bind(millis(FormerRules::replaced(former, now).guards_until))
         .bind(database.as_str())
         .execute(&mut *conn)
         .await?;
@@ -120,12 +127,6 @@ async fn adopt(
         .execute(conn)
         .await?;
     Ok(())
-}
-
-/// Until when rules guard that are replaced at a moment.
-fn guards_until(former: &Retention, now: DateTime<Utc>) -> DateTime<Utc> {
-    let grace = TimeDelta::from_std(former.shrink_grace).ok();
-    grace.and_then(|grace| now.checked_add_signed(grace)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 async fn in_force(conn: &mut SqliteConnection, database: &DatabaseName) -> sqlx::Result<Option<Retention>> {
@@ -168,6 +169,8 @@ mod tests {
         adopt(&rules(1, 100), 40).await;
         assert_eq!(guarding(50).await, [9, 3], "those with no grace do not guard");
         assert_eq!(catalog.former_rules(&"other".parse().unwrap(), at(50)).await.unwrap(), []);
+        let all = catalog.all_rules_in_force().await.unwrap();
+        assert_eq!(all.into_iter().collect::<Vec<_>>(), [(shop.clone(), rules(1, 100))]);
         let early = catalog.guarding(&shop, &rules(7, 0), at(60)).await.unwrap();
         let told: Vec<_> = early.iter().map(|former| (former.rules.last.unwrap(), former.guards_until)).collect();
         assert_eq!(told, [(9, at(120)), (3, at(140)), (1, at(160))], "what is in force guards before it is replaced");

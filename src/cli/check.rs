@@ -14,6 +14,7 @@ use crate::{
 
 mod dump;
 mod probe;
+mod shrink;
 
 /// What may be asked.
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,9 @@ pub(super) struct Options {
     /// Probe only this database
     #[arg(long, requires = "probe")]
     database: Option<DatabaseName>,
+    /// Also say which backups the retention rules of the file newly end, compared with those in force
+    #[arg(long)]
+    pub(super) against_catalog: bool,
 }
 
 pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, Error> {
@@ -58,6 +62,11 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
         if bad > 0 {
             answer.exit = ExitCode::VerificationFailed;
         }
+    }
+    if options.against_catalog {
+        let found = shrink::look(session, &policy).await?;
+        text.push_str(&shrink::page(&found, &policy));
+        result["against_catalog"] = json!(found);
     }
     answer.result = result;
     answer.text = text;

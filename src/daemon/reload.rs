@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::{Daemon, index, start, systemd};
+use super::{Daemon, index, shrink, start, systemd};
 use crate::{
     clock,
     error::chain,
@@ -65,6 +65,7 @@ impl Daemon {
         self.policy = Arc::new(policy);
         self.planner = planner;
         self.rejected = None;
+        shrink::adopt(&self.catalog, &self.policy).await;
         self.drop_removed_jobs().await;
         info!(jobs = self.policy.jobs.len(), databases = self.policy.databases.len(), "policy reloaded");
     }

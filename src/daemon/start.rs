@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::{Alarm, Daemon, Queue, Signals, index};
+use super::{Alarm, Daemon, Queue, Signals, index, shrink};
 use crate::{
     catalog::{self, Catalog, Opened, RecoveryMode},
     clock::{self, JumpDetector, Stopwatch},
@@ -88,6 +88,7 @@ async fn build(
         told: String::new(),
         _lock: lock,
     };
+    shrink::adopt(&daemon.catalog, &daemon.policy).await;
     daemon.take_over().await.map_err(catalog_error)?;
     Ok(daemon)
 }

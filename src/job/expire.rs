@@ -11,6 +11,7 @@ mod dumps;
 mod intent;
 mod native;
 mod planned;
+pub mod shrink;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,7 +3,7 @@
 //! While former rules guard, a backup goes only if they would end it too. A newcomer would remember the backups that the
 //! new rules end at the moment of the change; those that come of age an hour later would go at once.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Circumstances, Decision, Plan, plan};
 use crate::{policy::Retention, record::Backup};
@@ -17,6 +17,15 @@ pub struct FormerRules {
     pub replaced_at: DateTime<Utc>,
     /// Until when they guard.
     pub guards_until: DateTime<Utc>,
+}
+
+impl FormerRules {
+    /// Rules that are replaced at a moment; they guard for the grace that they name themselves.
+    pub fn replaced(rules: Retention, now: DateTime<Utc>) -> Self {
+        let grace = TimeDelta::from_std(rules.shrink_grace).ok();
+        let guards_until = grace.and_then(|grace| now.checked_add_signed(grace)).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        Self { rules, replaced_at: now, guards_until }
+    }
 }
 
 /// The plan, less what only the present rules end while former ones guard.
