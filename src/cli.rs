@@ -117,7 +117,7 @@ enum Verb {
     TestRestore(test_restore::Options),
     /// Read every byte of every copy again and compare it with its checksum
     Verify(verify::Options),
-    /// Delete one dump, wherever its copies are
+    /// Delete one backup, wherever its copies are
     Delete(delete::Options),
     /// Keep a backup whatever the rules say
     Hold(hold::HoldOptions),

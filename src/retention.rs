@@ -46,6 +46,7 @@ use serde::Serialize;
 
 use self::chain::Chain;
 pub use self::{
+    floor::Firmness,
     former::{FormerRules, guarded, newly_ended},
     select::{Selection, select},
 };

@@ -131,17 +131,26 @@ fn busy(state_dir: &std::path::Path, database: &Database) -> Error {
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Shows `page` and asks `question` before something goes. `--yes` answers it; without a terminal that is missing, and
-/// the error names it.
-pub(super) async fn confirm(yes: bool, verb: &str, page: &str, question: &str, stop: &Stop) -> Result<(), Error> {
+/// Why something is asked before it is done: where the database is protected.
+pub(super) const PROTECTED: &str = "the database is protected";
+
+/// Shows `page` and asks `question` before something goes, because of `why`. `--yes` answers it; without a terminal that
+/// is missing, and the error names it.
+pub(super) async fn confirm(
+    yes: bool,
+    (verb, why): (&str, &str),
+    page: &str,
+    question: &str,
+    stop: &Stop,
+) -> Result<(), Error> {
     if yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        let what = format!("the database is protected, so `{verb}` asks, and there is no terminal to ask on");
+        let what = format!("{why}, so `{verb}` asks, and there is no terminal to ask on");
         return Err(Error::new(ExitCode::Usage, what).hint("Add `--yes`."));
     }
-    let _ = write!(std::io::stderr(), "{page}{question} [y/N] ");
+    let _ = write!(std::io::stderr(), "{page}{why}: {question} [y/N] ");
     // The lock is held meanwhile, so nobody is waited for without end; an interrupt counts as no.
     let (reply, why) = tokio::select! {
         reply = line_from_terminal() => (reply, "nothing was deleted"),

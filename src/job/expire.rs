@@ -42,6 +42,9 @@ pub struct Preview {
     /// takes only what no backup needs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub wal: Vec<String>,
+    /// The dumps whose deletion was begun and goes on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unfinished: Vec<String>,
     /// The backups it is about.
     #[serde(skip)]
     backups: Vec<Backup>,
@@ -54,9 +57,14 @@ impl Preview {
         self.plan.decisions.iter().filter_map(move |decision| Some((decision, backup(decision)?)))
     }
 
-    /// Whether nothing would go.
+    /// Whether nothing would be done.
     pub fn is_empty(&self) -> bool {
-        self.wal.is_empty() && self.plan.decisions.iter().all(|decision| decision.keep)
+        self.unfinished.is_empty() && !self.ends_something()
+    }
+
+    /// Whether something goes of which nobody has said so before.
+    pub fn ends_something(&self) -> bool {
+        !self.wal.is_empty() || self.plan.decisions.iter().any(|decision| !decision.keep)
     }
 
     /// The labels that would go.
@@ -64,10 +72,24 @@ impl Preview {
         self.plan.expire().into_iter().map(|decision| decision.label.clone()).collect()
     }
 
+    /// What becomes of one backup; none: the plan is not about it.
+    pub fn decision(&self, id: &str) -> Option<&Decision> {
+        self.plan.decisions.iter().find(|decision| decision.backup_id == id)
+    }
+
     /// What goes, in the order of doing it.
     fn ending(&self) -> Vec<(&Decision, &Backup)> {
         self.rows().filter(|(decision, _)| !decision.keep).collect()
     }
+}
+
+/// What guards against a slip in the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// The former rules, for their grace.
+    Former,
+    /// Nothing: a person is about to accept the new rules.
+    Accepted,
 }
 
 /// What is asked of retention.
@@ -81,6 +103,8 @@ pub struct Question<'a> {
     pub repo: RepoKey,
     /// What a person wants ended; none: what the rules end.
     pub selection: Option<&'a Selection>,
+    /// What guards against a slip in the rules.
+    pub guard: Guard,
     /// What is known.
     pub catalog: &'a Catalog,
     /// The moment for which it is asked.
@@ -127,6 +151,12 @@ impl Question<'_> {
             let listed = seen.stanza.as_ref().map(|stanza| of(stanza, repo, database)).unwrap_or_default();
             listed.into_iter().map(|backup| with_our_knowledge(backup, &known)).collect::<Vec<_>>()
         };
+        if self.selection.is_some() && database.pgbackrest.expire_by == ExpireBy::PgBackRest {
+            return Err(refused(
+                format!("the policy leaves retention of `{}` to pgBackRest, so nothing can be chosen", database.name),
+                "Set `expire_by = \"backstop\"`, or change the retention in pgbackrest.conf.",
+            ));
+        }
         let (backups, (plan, wal)) = match database.pgbackrest.expire_by {
             ExpireBy::Backstop => {
                 let backups = listed(Stanza::backups);
@@ -145,7 +175,7 @@ impl Question<'_> {
                 (backups, plan)
             }
         };
-        Ok(Preview { database: database.name.clone(), repo, plan, wal, backups })
+        Ok(Preview { database: database.name.clone(), repo, plan, wal, unfinished: Vec::new(), backups })
     }
 
     /// What becomes of these backups, by a person's choice, or by the rules and what guards against a slip in them.
@@ -154,6 +184,9 @@ impl Question<'_> {
         let at = Circumstances { now: self.now, zone: self.policy.daemon.timezone, pinned: BTreeMap::new() };
         if let Some(wanted) = self.selection {
             return Ok(select(backups, wanted, rules, &at));
+        }
+        if self.guard == Guard::Accepted {
+            return Ok(plan(backups, rules, &at));
         }
         let former = self.catalog.guarding(&self.database.name, rules, self.now).await.map_err(catalog_failure)?;
         Ok(guarded(plan(backups, rules, &at), backups, &former, &at))
@@ -195,6 +228,7 @@ fn question(context: &Context) -> Question<'_> {
         database: context.database(),
         repo: context.repo(),
         selection: context.selection.as_ref(),
+        guard: Guard::Former,
         catalog: &context.catalog,
         now: context.now(),
     }

@@ -1,44 +1,82 @@
 //! Whether one backup may be deleted because a person says so.
 //!
-//! The floors of retention hold for people too: the newest good backup and the newest proven one stay. Pure, like the
-//! planner. A newcomer would let `--yes` overrule an objection; it answers the question, it is no argument.
+//! The floors are those of retention, in `floor.rs`; here they become objections, each with a remedy. Soft ones a person
+//! passes with `--force`, hard ones nobody does. Pure, like the planner. A newcomer would let `--yes` overrule an
+//! objection; it answers the question, it is no argument.
 
-use chrono::{DateTime, Utc};
-
-use super::is_sound;
-use crate::record::{Backup, BackupStatus, CopyState};
+use super::{
+    Circumstances,
+    chain::Chain,
+    floor::{self, Firmness, Floor},
+};
+use crate::{
+    policy::Retention,
+    record::{Backup, BackupStatus, CopyState},
+};
 
 /// Why a backup stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Objection {
-    /// Why, lower case: `it is held: audit`.
+    /// Why, lower case: `held, audit`.
     pub why: String,
     /// What a person can do about it; a full sentence.
     pub remedy: String,
+    /// Who may overrule it.
+    pub firmness: Firmness,
 }
 
 impl Objection {
-    fn new(why: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { why: why.into(), remedy: remedy.into() }
+    /// One that nobody may overrule.
+    pub fn hard(why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { why: why.into(), remedy: remedy.into(), firmness: Firmness::Hard }
+    }
+
+    fn of(floor: &Floor, backup: &Backup) -> Self {
+        Self { why: floor.to_string(), remedy: floor.remedy(backup), firmness: floor.firmness() }
+    }
+
+    /// Whether it stands against a person who says `--force` or does not.
+    pub fn stands(&self, force: bool) -> bool {
+        self.firmness > if force { Firmness::Soft } else { Firmness::Yields }
     }
 }
 
 /// Everything that speaks against deleting a backup. `all` are the backups of its database, itself included.
-pub fn objections(backup: &Backup, all: &[Backup], now: DateTime<Utc>) -> Vec<Objection> {
+pub fn objections(backup: &Backup, all: &[Backup], rules: &Retention, at: &Circumstances) -> Vec<Objection> {
     let mut found = Vec::new();
     if is_gone(backup) {
-        found.push(Objection::new("it is gone already", format!("`backstop show {}` says why.", backup.id)));
+        found.push(Objection::hard("it is gone already", format!("`backstop show {}` says why.", backup.id)));
     }
-    if !backup.engine.is_dump() {
-        let remedy = format!("Let retention end it: `backstop expire {}`.", backup.database);
-        found.push(Objection::new("pgBackRest alone removes backups from its repository", remedy));
+    let beside: Vec<Backup> = all.iter().filter(|other| other.repo == backup.repo).cloned().collect();
+    let chain = Chain::of(&beside, rules);
+    match chain.backups.iter().position(|other| other.id == backup.id) {
+        Some(place) => found.extend(at_place(&chain, place, rules, at)),
+        // It does not count any more, so only what is said of it alone speaks for it.
+        None => {
+            let hard = floor::of_one(backup, at).filter(|floor| floor.firmness() == Firmness::Hard);
+            found.extend(hard.map(|floor| Objection::of(&floor, backup)));
+        }
     }
-    if let Some(why) = &backup.held {
-        let remedy = format!("`backstop release {}` ends the hold.", backup.id);
-        found.push(Objection::new(format!("it is held: {why}"), remedy));
+    found.retain(|objection| objection.firmness > Firmness::Yields);
+    found
+}
+
+/// What speaks for a backup that is in the storages or the repository.
+fn at_place(chain: &Chain, place: usize, rules: &Retention, at: &Circumstances) -> Vec<Objection> {
+    let backup = chain.backups[place];
+    let mine = floor::floors(chain, rules, at).into_iter().filter(|(other, _)| *other == place);
+    let mut found: Vec<Objection> = mine.map(|(_, floor)| Objection::of(&floor, backup)).collect();
+    let dependents: Vec<&str> =
+        (0..place).filter(|&it| chain.needs[it].contains(&place)).map(|it| chain.backups[it].label.as_str()).collect();
+    if let Some(newest) = dependents.first() {
+        let more = if dependents.len() > 1 { format!(" and {} more", dependents.len() - 1) } else { String::new() };
+        found.push(Objection::hard(format!("needed by {newest}{more}"), "Delete those first, the newest first."));
     }
-    found.extend(locks(backup, now));
-    found.extend(floors(backup, all));
+    if chain.good().next().is_none() {
+        let why = format!("`{}` has no good backup, and something may be saved from this one", backup.database);
+        let remedy = format!("Make a good one first: `backstop backup {}`; or say `--force`.", backup.database);
+        found.push(Objection { why, remedy, firmness: Firmness::Soft });
+    }
     found
 }
 
@@ -46,47 +84,19 @@ pub fn objections(backup: &Backup, all: &[Backup], now: DateTime<Utc>) -> Vec<Ob
 fn is_gone(backup: &Backup) -> bool {
     let copies = backup.dump.iter().flat_map(|dump| &dump.copies);
     let mut left = copies.filter(|copy| !matches!(copy.state, CopyState::Failed | CopyState::Deleted));
-    backup.status == BackupStatus::Expired && left.next().is_none()
-}
-
-/// The storages that would refuse.
-fn locks(backup: &Backup, now: DateTime<Utc>) -> Vec<Objection> {
-    let copies = backup.dump.iter().flat_map(|dump| &dump.copies);
-    let there =
-        copies.filter(|copy| !matches!(copy.state, CopyState::Failed | CopyState::Deleted | CopyState::Missing));
-    let locked = there.filter_map(|copy| copy.locked_until.filter(|until| *until > now).map(|until| (copy, until)));
-    let objection = |(copy, until): (&crate::record::BackupCopy, DateTime<Utc>)| {
-        let until = until.format("%F %T UTC");
-        Objection::new(format!("storage `{}` keeps it locked until {until}", copy.storage), "Wait until then.")
-    };
-    locked.map(objection).collect()
-}
-
-/// What a database must keep whoever asks.
-fn floors(backup: &Backup, all: &[Backup]) -> Vec<Objection> {
-    let newest = |is_it: fn(&Backup) -> bool| {
-        all.iter().filter(|other| is_it(other)).max_by_key(|other| (other.stopped_at, other.id.as_str()))
-    };
-    let is_newest = |is_it| newest(is_it).is_some_and(|other| other.id == backup.id);
-    let mut found = Vec::new();
-    if is_newest(is_sound) {
-        let why = format!("it is the newest good backup of `{}`", backup.database);
-        found.push(Objection::new(why, format!("Make another first: `backstop backup {}`.", backup.database)));
+    match backup.status {
+        BackupStatus::Expired => left.next().is_none(),
+        // pgBackRest shows no trace of it, so there is nothing that it could remove.
+        BackupStatus::Lost => backup.dump.is_none(),
+        _ => false,
     }
-    if is_newest(|other| is_sound(other) && other.proven_at.is_some()) {
-        let why = format!("it is the newest backup of `{}` that a restore has proven", backup.database);
-        found.push(Objection::new(why, format!("Prove another first: `backstop test-restore {}`.", backup.database)));
-    }
-    if newest(is_sound).is_none() && !matches!(backup.status, BackupStatus::Expired | BackupStatus::Lost) {
-        let why = format!("`{}` has no good backup, and something may be saved from this one", backup.database);
-        found.push(Objection::new(why, format!("Make a good one first: `backstop backup {}`.", backup.database)));
-    }
-    found
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
+    use std::collections::BTreeMap;
+
+    use chrono::{DateTime, TimeDelta, Utc};
     use proptest::prelude::*;
 
     use super::*;
@@ -136,8 +146,18 @@ mod tests {
         }
     }
 
+    fn against(backup: &Backup, all: &[Backup]) -> Vec<Objection> {
+        let at = Circumstances { now: now(), zone: chrono_tz::Tz::UTC, pinned: BTreeMap::new() };
+        objections(backup, all, &Retention::default(), &at)
+    }
+
     fn told(backup: &Backup, all: &[Backup]) -> String {
-        objections(backup, all, now()).into_iter().map(|objection| objection.why).collect::<Vec<_>>().join("; ")
+        against(backup, all).into_iter().map(|objection| objection.why).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What stands against `--force`.
+    fn forced(backup: &Backup, all: &[Backup]) -> Vec<String> {
+        against(backup, all).into_iter().filter(|objection| objection.stands(true)).map(|it| it.why).collect()
     }
 
     #[test]
@@ -167,19 +187,49 @@ mod tests {
         backup.dump.as_mut().unwrap().copies = copies;
         let all = [backup.clone()];
         let lines: Vec<String> =
-            objections(&backup, &all, now()).into_iter().map(|o| format!("{} -> {}", o.why, o.remedy)).collect();
+            against(&backup, &all).into_iter().map(|o| format!("{} -> {}", o.why, o.remedy)).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
-        it is held: audit (by ada) -> `backstop release backup--1` ends the hold.
-        storage `offsite` keeps it locked until 2026-11-29 12:00:00 UTC -> Wait until then.
-        it is the newest good backup of `orders` -> Make another first: `backstop backup orders`.
-        it is the newest backup of `orders` that a restore has proven -> Prove another first: `backstop test-restore orders`.
+        the newest good full -> Make another first: `backstop backup orders`.
+        the newest good backup -> Make another first: `backstop backup orders`.
+        proven 1 of 1, by a restore on 2026-11-20 -> Prove another first: `backstop test-restore orders`; or say `--force`.
+        held, audit (by ada) -> `backstop release backup--1` ends the hold.
+        storage `offsite` keeps it locked until 2026-11-29 12:00 UTC -> Wait until then.
         ");
     }
 
     #[test]
-    fn backups_of_pgbackrest_are_left_to_it() {
-        let all = [physical(BackupType::Full, -2, &[]), physical(BackupType::Full, -1, &[])];
-        assert_eq!(told(&all[0], &all), "pgBackRest alone removes backups from its repository");
+    fn what_others_depend_on_stays_whatever_is_said() {
+        let full = physical(BackupType::Full, -4, &[]);
+        let diff = physical(BackupType::Diff, -3, std::slice::from_ref(&full));
+        let incr = physical(BackupType::Incr, -2, &[full.clone(), diff.clone()]);
+        let mut all = vec![full, diff, incr, physical(BackupType::Full, -1, &[])];
+        let newest = all[2].label.clone();
+        assert_eq!(forced(&all[0], &all), [format!("needed by {newest} and 1 more")]);
+        assert_eq!(forced(&all[1], &all), [format!("needed by {newest}")]);
+        assert_eq!(told(&all[2], &all), "");
+        assert_eq!(forced(&all[3], &all), ["the newest good full", "the newest good backup"]);
+        all[3].repo = 2;
+        assert_eq!(forced(&all[2], &all), ["the newest good backup"], "another repository is no help");
+        all[2].status = BackupStatus::Lost;
+        assert_eq!(told(&all[2], &all), "it is gone already");
+    }
+
+    #[test]
+    fn soft_objections_yield_to_force_and_hard_ones_do_not() {
+        let mut all = [dump(-2, BackupStatus::Good), dump(-1, BackupStatus::Good)];
+        let old = &mut all[0];
+        (old.proven_at, old.reason) = (Some(now()), Some("pre-migration to 4.2".to_owned()));
+        old.tags = vec!["important".to_owned()];
+        old.dump.as_mut().unwrap().expires_at = Some(now() + TimeDelta::days(3));
+        let soft = "proven 1 of 1, by a restore on 2026-11-20; its own retention ends 2026-11-23 12:00 UTC; \
+                    a safety backup, until 2027-02-16 12:00 UTC; tagged `important`";
+        assert_eq!(told(&all[0], &all), soft);
+        assert_eq!(forced(&all[0], &all), [""; 0]);
+        assert_eq!(forced(&all[1], &all), ["the newest good full", "the newest good backup"]);
+        (all[0].held, all[0].held_until) = (Some("audit".to_owned()), Some(now() + TimeDelta::days(1)));
+        assert_eq!(forced(&all[0], &all), ["held until 2026-11-21 12:00 UTC, audit"]);
+        all[0].held_until = Some(now());
+        assert_eq!(forced(&all[0], &all), [""; 0], "the hold is over");
     }
 
     #[test]
@@ -225,7 +275,7 @@ mod tests {
             let before = (newest(&all, Backup::is_good), newest(&all, proven));
             let start = order.index(all.len());
             all.rotate_left(start);
-            while let Some(at) = all.iter().position(|b| objections(b, &all, now()).is_empty()) {
+            while let Some(at) = all.iter().position(|b| against(b, &all).is_empty()) {
                 prop_assert!(all[at].held.is_none());
                 all.remove(at);
             }

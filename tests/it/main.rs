@@ -12,6 +12,7 @@ mod catalog;
 mod clock;
 mod crash;
 mod damage;
+mod delete;
 mod dump;
 mod dump_faults;
 mod dump_life;

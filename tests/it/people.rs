@@ -36,16 +36,16 @@ fn a_held_backup_outlives_its_retention_and_a_released_one_does_not() {
 }
 
 #[test]
-fn a_backup_of_pgbackrest_is_not_deleted_by_id_and_the_answer_says_how() {
+fn the_only_backup_of_pgbackrest_is_not_deleted_by_its_id_and_the_answer_says_how_it_could_be() {
     let lab = Lab::empty();
     let site = Site::new(&lab, "");
     let made = site.run(&["backup", "orders", "--type", "full"]);
     let id = made.ok()["backup_id"].as_str().unwrap().to_owned();
     let refused = site.run(&["delete", &id, "--yes"]).fails(1);
-    assert!(refused.contains("pgBackRest alone") && refused.contains("newest good"), "{refused}");
-    assert!(refused.contains("backstop expire orders"), "{refused}");
+    assert!(refused.contains("the newest good full") && refused.contains("the newest good backup"), "{refused}");
+    assert!(refused.contains("backstop backup orders --type full"), "{refused}");
     let shown = site.run(&["delete", &id, "--dry-run"]);
-    assert_eq!(shown.ok()["would_delete"], false);
+    assert_eq!((shown.code, &shown.json["result"]["would_delete"]), (1, &false.into()), "{shown:?}");
     site.run(&["delete", "backup-19700101-000000", "--yes"]).fails(1);
     assert_eq!(lab.labels().len(), 1);
     site.run(&["backup", "orders", "--retention", "7"]).fails(64);

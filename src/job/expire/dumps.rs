@@ -9,16 +9,17 @@
 
 mod relied;
 
+use chrono::{DateTime, Utc};
 use tracing::warn;
 
 use super::{Preview, Question, may_go, question};
 use crate::{
-    catalog::BackupFilter,
+    catalog::{BackupFilter, Catalog},
     job::{
         Context, Done, catalog_failure,
         delete::{self, Deletion},
     },
-    record::{Backup, Failure},
+    record::{Backup, DatabaseName, Failure},
     retention::Plan,
 };
 
@@ -40,13 +41,14 @@ async fn planned(question: &Question<'_>) -> Result<Preview, Failure> {
     let mut backups = question.catalog.backups(database).await.map_err(catalog_failure)?;
     backups.retain(|backup| backup.dump.is_some());
     let plan = question.decide(&backups).await?;
-    Ok(Preview { database: database.clone(), repo: 0, plan, wal: Vec::new(), backups })
+    let unfinished = unfinished(question.catalog, database).await?.into_iter().map(|backup| backup.id).collect();
+    Ok(Preview { database: database.clone(), repo: 0, plan, wal: Vec::new(), unfinished, backups })
 }
 
 pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
     let preview = planned(&question(context)).await?;
     may_go(context, &preview)?;
-    let unfinished = unfinished(context).await?;
+    let unfinished = unfinished(&context.catalog, &context.database().name).await?;
     let went_on =
         unfinished.iter().map(|backup| (backup, backup.expired_reason.as_deref().unwrap_or("it was ended").to_owned()));
     let ending = preview.ending();
@@ -81,13 +83,13 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
 /// Says why a backup stays although the plan ends it.
 async fn skip(context: &Context, backup: &Backup) -> Result<(String, String), Failure> {
     let found = context.catalog.backup(&backup.id).await.map_err(catalog_failure)?;
-    let why = why_skipped(backup, found.as_ref());
+    let why = why_skipped(backup, found.as_ref(), context.now());
     warn!(run_id = context.run, backup = %backup.id, "it stays, against the plan: {why}");
     Ok((backup.id.clone(), why))
 }
 
-fn why_skipped(backup: &Backup, found: Option<&Backup>) -> String {
-    match found.map(|found| (&found.held, found.status)) {
+fn why_skipped(backup: &Backup, found: Option<&Backup>, now: DateTime<Utc>) -> String {
+    match found.map(|found| (found.held_at(now), found.status)) {
         Some((Some(why), _)) => format!("it is held meanwhile, {why}"),
         Some((None, status)) if status != backup.status => format!("it is {status} meanwhile"),
         _ => "it changed meanwhile".to_owned(),
@@ -103,10 +105,10 @@ fn conclude(ended: usize, kept: usize, skipped: &[(String, String)], failures: V
 }
 
 /// Deletions that were begun and not finished.
-async fn unfinished(context: &Context) -> Result<Vec<Backup>, Failure> {
-    let database = Some(context.database().name.clone());
+async fn unfinished(catalog: &Catalog, database: &DatabaseName) -> Result<Vec<Backup>, Failure> {
+    let database = Some(database.clone());
     let filter = BackupFilter { database, include_expired: true, ..BackupFilter::default() };
-    let all = context.catalog.all_backups(&filter).await.map_err(catalog_failure)?;
+    let all = catalog.all_backups(&filter).await.map_err(catalog_failure)?;
     Ok(all.into_iter().filter(delete::is_unfinished).collect())
 }
 
@@ -114,7 +116,7 @@ async fn unfinished(context: &Context) -> Result<Vec<Backup>, Failure> {
 pub(in crate::job) mod tests {
     use std::collections::BTreeMap;
 
-    use chrono::{DateTime, TimeDelta, Utc};
+    use chrono::TimeDelta;
     use chrono_tz::Tz;
     use proptest::prelude::*;
 
@@ -259,9 +261,9 @@ pub(in crate::job) mod tests {
         let planned = dump(1, None);
         let held = Backup { held: Some("audit (by ada)".to_owned()), ..planned.clone() };
         let lost = Backup { status: BackupStatus::Lost, ..planned.clone() };
-        assert_eq!(why_skipped(&planned, Some(&held)), "it is held meanwhile, audit (by ada)");
-        assert_eq!(why_skipped(&planned, Some(&lost)), "it is lost meanwhile");
-        assert_eq!(why_skipped(&planned, None), "it changed meanwhile");
+        assert_eq!(why_skipped(&planned, Some(&held), day(9)), "it is held meanwhile, audit (by ada)");
+        assert_eq!(why_skipped(&planned, Some(&lost), day(9)), "it is lost meanwhile");
+        assert_eq!(why_skipped(&planned, None, day(9)), "it changed meanwhile");
         let skipped = [("backup-001".to_owned(), "it is lost meanwhile".to_owned())];
         let done = conclude(1, 2, &skipped, Vec::new()).unwrap();
         assert_eq!(done.summary, "1 backups ended, 2 kept; backup-001 was skipped: it is lost meanwhile");

@@ -1,6 +1,12 @@
 //! The end of dumps: by hand, by the rules, and not at all while they are held. What other programs are told of them.
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use super::*;
+use crate::harness::{S3, until_true};
 
 /// What a refusal says; the backup must still be whole in both storages.
 #[track_caller]
@@ -8,7 +14,7 @@ fn refused(site: &Site<'_>, id: &str) -> String {
     let before = files(site.lab, "local");
     let told = site.run(&["delete", id, "--yes"]).fails(1);
     let dry = site.run(&["delete", id, "--dry-run"]);
-    assert_eq!(dry.ok()["would_delete"], false, "{dry:?}");
+    assert_eq!((dry.code, &dry.json["result"]["would_delete"]), (1, &false.into()), "{dry:?}");
     assert_eq!(files(site.lab, "local"), before);
     told
 }
@@ -23,9 +29,9 @@ fn what_is_newest_held_or_last_proven_is_not_deleted_and_all_else_is() {
     let third = backup(&site, "wiki", &[]);
     site.run(&["hold", "second", "--reason", "audit"]).ok();
 
-    assert!(refused(&site, &first).contains("that a restore has proven"));
-    assert!(refused(&site, &second).contains("it is held: audit"));
-    assert!(refused(&site, &third).contains("it is the newest good backup"));
+    assert!(refused(&site, &first).contains("proven 1 of 1"));
+    assert!(refused(&site, &second).contains("held, audit"));
+    assert!(refused(&site, &third).contains("the newest good backup"));
     site.run(&["delete", "second", "--yes"]).fails(1);
     site.run(&["delete", "backup-20000101-000000", "--yes"]).fails(1);
 
@@ -50,6 +56,136 @@ fn what_is_newest_held_or_last_proven_is_not_deleted_and_all_else_is() {
     assert!(gone["copies"].as_array().unwrap().iter().all(|copy| copy["state"] == "deleted"), "{gone:#}");
     let again = site.run(&["delete", &second, "--yes"]).fails(1);
     assert!(again.contains("gone already"), "{again}");
+}
+
+#[test]
+fn force_passes_what_is_soft_and_nothing_else() {
+    let lab = lab();
+    let site = site(&lab, &wiki(&lab, ""));
+    let first = backup(&site, "wiki", &["--tag", "important", "--retention", "30", "--reason", "pre-migration to 4"]);
+    site.run(&["test-restore", "wiki"]).ok();
+    let second = backup(&site, "wiki", &[]);
+    let third = backup(&site, "wiki", &[]);
+
+    let told = refused(&site, &first);
+    for soft in ["proven 1 of 1", "its own retention ends", "a safety backup, until", "tagged `important`"] {
+        assert!(told.contains(soft), "{soft}: {told}");
+    }
+    site.run(&["hold", &first, "--reason", "audit"]).ok();
+    for id in [&first, &third] {
+        site.run(&["delete", id, "--force", "--yes"]).fails(1);
+        assert_eq!(site.run(&["delete", id, "--force", "--dry-run"]).code, 1);
+    }
+    STORAGES.iter().for_each(|storage| only(&lab, storage, &[&first, &second, &third]));
+    site.run(&["release", &first]).ok();
+    let dry = site.run(&["delete", &first, "--force", "--dry-run"]);
+    assert_eq!(dry.ok()["overruled"].as_array().unwrap().len(), 4, "{dry:?}");
+    site.run(&["delete", &first, "--force"]).fails(64);
+    site.run(&["delete", &first, "--force", "--yes", "--reason", "the migration is undone"]).ok();
+    STORAGES.iter().for_each(|storage| only(&lab, storage, &[&second, &third]));
+    let entry = site.run(&["audit", "list", "--limit", "1"]).ok()["entries"][0].clone();
+    let detail = entry["detail"].as_str().unwrap();
+    assert!(detail.starts_with("the migration is undone (--force, although: proven 1 of 1"), "{entry:#}");
+}
+
+#[test]
+fn a_hold_ends_by_itself_and_lies_beside_the_dump_with_its_end() {
+    let lab = lab();
+    let site = site(&lab, &wiki(&lab, ""));
+    let (old, _) = (backup(&site, "wiki", &[]), backup(&site, "wiki", &[]));
+    site.run(&["hold", &old, "--reason", "audit", "--until", "2020-01-01"]).fails(64);
+    assert_eq!(site.say(&["hold", &old, "--reason", "audit", "--until", "soon"]).0, 64);
+    let until = site.run(&["hold", &old, "--reason", "audit", "--until", "90d"]).ok()["held_until"].clone();
+    assert!(until.is_string());
+    let told = refused(&site, &old);
+    assert!(told.contains("held until"), "{told}");
+    for verb in [&["show", &old][..], &["list", "wiki"]] {
+        let (_, page, _) = site.say(verb);
+        assert!(page.contains("until ") && page.contains("held"), "{page}");
+    }
+
+    // Only the storages are left; the hold is known again with its end.
+    lab.run("find state -mindepth 1 -delete");
+    site.run(&["catalog", "rebuild"]).ok();
+    site.run(&["catalog", "accept"]).ok();
+    assert_eq!(site.run(&["show", &old]).ok()["backup"]["held_until"], until);
+
+    lab.run("sqlite3 state/catalog.db 'update backups set held_until = 1 where held is not null'");
+    assert!(!site.say(&["list", "wiki"]).1.contains("held"));
+    site.run(&["delete", &old, "--yes"]).ok();
+    assert_eq!(list(&site, "wiki").iter().filter(|backup| backup["status"] == "expired").count(), 1);
+}
+
+#[test]
+fn an_audit_entry_that_somebody_changed_is_found() {
+    let lab = lab();
+    let site = site(&lab, &wiki(&lab, ""));
+    let id = backup(&site, "wiki", &[]);
+    for reason in ["one", "two", "three"] {
+        site.run(&["hold", &id, "--reason", reason]).ok();
+    }
+    let whole = site.run(&["audit", "verify"]);
+    let (count, head) = (whole.ok()["count"].as_u64().unwrap(), whole.ok()["head"].as_str().unwrap());
+    let newest = site.run(&["audit", "list", "--limit", "1"]).ok()["entries"][0].clone();
+    assert_eq!((newest["seq"].as_u64(), newest["hash"].as_str()), (Some(count), Some(head)));
+    lab.run(&format!(
+        "sqlite3 state/catalog.db \"drop trigger audit_is_never_changed; update audit set actor = 'eve' where seq = {}\"",
+        count - 1
+    ));
+    let broken = site.run(&["audit", "verify"]);
+    broken.fails(5);
+    assert_eq!(broken.json["result"]["first_wrong"]["seq"].as_u64(), Some(count - 1), "{broken:?}");
+    assert_eq!(broken.json["result"]["first_wrong"]["actor"], "eve");
+}
+
+#[test]
+fn a_deletion_that_was_killed_half_way_counts_at_once_and_is_ended_by_the_next_expire() {
+    let (lab, s3) = (lab(), S3::up());
+    let far = s3.policy("far", "backups", "").replace("timeout = \"5s\"", "timeout = \"60s\"");
+    let section = "environment = \"development\"\nstorage = [\"local\", \"far\"]\nretention = { keep_last = 5 }";
+    let site = site(&lab, &format!("{}{far}", wiki(&lab, section)));
+    let (old, new) = (backup(&site, "wiki", &[]), backup(&site, "wiki", &[]));
+    let policy = site.policy.display();
+    let script =
+        format!("{} --policy {policy} delete {old} >/dev/null 2>&1 || echo $?", env!("CARGO_BIN_EXE_backstop"));
+    s3.freeze();
+    let code = std::thread::scope(|scope| {
+        let command = scope.spawn(|| sh(&script));
+        until_true("the local copy is gone", || !files(&lab, "local").iter().any(|file| file.contains(&old)));
+        let is_ours =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "backstop");
+        for pid in lab.processes(&old).into_iter().filter(is_ours) {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
+        command.join().unwrap().trim().to_owned()
+    });
+    s3.thaw();
+    assert_eq!(code, "137");
+    let ended = list(&site, "wiki").into_iter().find(|backup| backup["id"] == old.as_str()).unwrap();
+    assert_eq!(ended["status"], "expired");
+    assert!(ended["copies"].as_array().unwrap().iter().all(|copy| copy["state"] != "good"), "{ended:#}");
+    assert!(s3.keys("backups").iter().any(|key| key.contains(&old)), "the other copy is still there");
+
+    site.run(&["expire", "wiki"]).ok();
+    assert!(!s3.keys("backups").iter().any(|key| key.contains(&old)));
+    only(&lab, "local", &[&new]);
+    let ended = list(&site, "wiki").into_iter().find(|backup| backup["id"] == old.as_str()).unwrap();
+    assert!(ended["copies"].as_array().unwrap().iter().all(|copy| copy["state"] == "deleted"), "{ended:#}");
+}
+
+#[test]
+fn a_copy_whose_storage_is_offline_is_deleted_when_it_is_back() {
+    let lab = lab();
+    let site = site(&lab, &wiki(&lab, "retention = { keep_last = 5 }"));
+    let (old, new) = (backup(&site, "wiki", &[]), backup(&site, "wiki", &[]));
+    lab.run("mv offsite away; mkdir -m 700 offsite");
+    let told = site.run(&["delete", &old, "--yes"]).fails(8);
+    assert!(told.contains("not every copy is deleted") && told.contains("`offsite`"), "{told}");
+    only(&lab, "local", &[&new]);
+    lab.run("rm -r offsite; mv away offsite");
+    only(&lab, "offsite", &[&old, &new]);
+    site.run(&["expire", "wiki", "--yes"]).ok();
+    only(&lab, "offsite", &[&new]);
 }
 
 #[test]
