@@ -8,6 +8,7 @@ mod end;
 mod proof;
 mod rebuild;
 mod schedule;
+mod shrink;
 
 use std::{fs, path::Path};
 
