@@ -78,3 +78,6 @@ impl Period {
         (self.count)(rules).map(|limit| format!("{} {limit}", self.word))
     }
 }
+
+#[cfg(test)]
+mod tests;
