@@ -12,6 +12,7 @@ mod check;
 mod delete;
 mod expire;
 mod export;
+mod forecast;
 mod generate;
 mod history;
 mod hold;
@@ -125,6 +126,8 @@ enum Verb {
     Release(hold::ReleaseOptions),
     /// End backups by the retention rules
     Expire(expire::Options),
+    /// Say what will be made, kept and deleted in days to come, why, and how much storage that takes
+    Forecast(forecast::Options),
     /// Look at WAL archiving now and tell the recoverable ranges and the gaps
     Wal {
         /// The database; all when left out
@@ -173,6 +176,7 @@ impl Verb {
             Verb::Expire(_) => "expire",
             Verb::Audit { .. } => "audit",
             Verb::Export(_) => "export",
+            Verb::Forecast(_) => "forecast",
             Verb::Wal { .. } => "wal",
             Verb::Catalog { .. } => "catalog",
             Verb::Keygen(_) => "keygen",
@@ -271,6 +275,7 @@ async fn verb(arguments: Arguments, caller: user::Caller) -> Result<Answer, Erro
         Verb::Expire(options) => expire::run(&session, &options).await,
         Verb::Audit { verb } => audit::run(&session, &verb).await,
         Verb::Export(options) => export::run(&session, &options).await,
+        Verb::Forecast(options) => forecast::run(&session, &options).await,
         Verb::Wal { database } => wal::run(&session, database.as_ref()).await,
         Verb::Catalog { verb } => catalog::run(&session, &verb).await,
         Verb::Keygen(options) => keygen::run(&options),

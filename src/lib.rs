@@ -27,6 +27,7 @@ pub mod record;
 pub mod policy;
 
 // Decide.
+pub mod forecast;
 pub mod objective;
 pub mod recovery;
 pub mod retention;

@@ -23,8 +23,8 @@ use crate::{
     objective::{self, Alarm, Facts, SuccessShare},
     policy::{Database, Policy},
     record::{
-        Backup, BackupCopy, BackupStatus, BackupType, CopyState, DatabaseName, EngineKind, JobKind, Proof, Run,
-        RunState, WalSample, Window,
+        Backup, BackupCopy, BackupStatus, BackupType, DatabaseName, EngineKind, JobKind, Proof, Run, RunState,
+        WalSample, Window,
     },
 };
 
@@ -269,23 +269,16 @@ async fn database_status(
         rto: Objective::new(passed.as_ref().map(|proof| proof.recovery_time), database.tier.rto),
         proof: passed.as_ref().map(|proof| proof_status(proof, now)),
         size_bytes: backups.iter().max_by_key(|backup| backup.stopped_at).map(|backup| backup.size),
-        stored_bytes: backups.iter().filter(|backup| backup.status != BackupStatus::Lost).map(stored_bytes).sum(),
+        stored_bytes: backups
+            .iter()
+            .filter(|backup| backup.status != BackupStatus::Lost)
+            .filter_map(Backup::stored_bytes)
+            .sum(),
         copies: newest_copies(&backups),
         // What pgBackRest's last check saw says nothing about a database that is dumped now.
         wal: sample.filter(|_| !database.engine.is_dump()),
         alarms,
     })
-}
-
-/// What a backup takes in its repository, or in all storages together.
-fn stored_bytes(backup: &Backup) -> u64 {
-    let one = backup.repo_delta.unwrap_or_default();
-    let is_there =
-        |copy: &&BackupCopy| !matches!(copy.state, CopyState::Missing | CopyState::Failed | CopyState::Deleted);
-    match &backup.dump {
-        Some(dump) => one * dump.copies.iter().filter(is_there).count() as u64,
-        None => one,
-    }
 }
 
 fn newest_copies(backups: &[Backup]) -> Vec<BackupCopy> {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+pub(crate) use self::{admit::rank, planner::starts_at};
 pub use self::{
     admit::{Limits, Queued, Verdict, admit},
     planner::{CatchUp, JobHistory, Planner},

@@ -5,7 +5,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{DatabaseName, Dump, RepoKey, words};
+use super::{BackupCopy, CopyState, DatabaseName, Dump, RepoKey, words};
 
 words! {
     /// The tool family that makes a database's backups.
@@ -152,6 +152,15 @@ impl Backup {
     /// Whether others made it, with the same stanza.
     pub fn is_foreign(&self) -> bool {
         self.id.starts_with(FOREIGN)
+    }
+
+    /// What it takes in its repository, or in all storages together, where the tool says.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        let one = self.repo_delta?;
+        let Some(dump) = &self.dump else { return Some(one) };
+        let is_there =
+            |copy: &&BackupCopy| !matches!(copy.state, CopyState::Missing | CopyState::Failed | CopyState::Deleted);
+        Some(one.saturating_mul(dump.copies.iter().filter(is_there).count() as u64))
     }
 
     /// Whether it was made so that something dangerous can be undone: its reason begins with one of [`SAFETY`].

@@ -1,7 +1,10 @@
 //! What people read of a database, from a real catalog.
 
 use super::*;
-use crate::{engine::pgbackrest::info, record::BackupStatus};
+use crate::{
+    engine::pgbackrest::info,
+    record::{BackupStatus, CopyState},
+};
 
 const INFO: &[u8] = include_bytes!("../../tests/samples/pgbackrest-info-multirepo.json");
 

@@ -63,7 +63,7 @@ pub fn admit(queue: &[Queued], running: &[JobKey], limits: Limits, now: DateTime
 }
 
 /// The order of starting.
-fn rank(kind: JobKind) -> u8 {
+pub(crate) fn rank(kind: JobKind) -> u8 {
     match kind {
         JobKind::Wal => 0,
         JobKind::CatalogBackup => 1,

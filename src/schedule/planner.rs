@@ -136,14 +136,8 @@ impl Entry {
         Self { next: job.schedule.next(cursor), shift, cursor, job: job.clone() }
     }
 
-    /// When the slot of `nominal_at` is due: later by the splay's shift, but never by more than half the way to the next
-    /// slot. Otherwise a splay longer than the period would make each slot wait until the next one replaces it.
     fn rings_at(&self, nominal_at: DateTime<Utc>) -> DateTime<Utc> {
-        if self.shift.is_zero() {
-            return nominal_at;
-        }
-        let room = self.job.schedule.next(nominal_at).map(|next| (next - nominal_at) / 2);
-        nominal_at + room.map_or(self.shift, |room| room.min(self.shift))
+        shifted(&self.job, self.shift, nominal_at)
     }
 
     fn slot(&self, now: DateTime<Utc>, catch_up: CatchUp) -> Option<Slot> {
@@ -197,6 +191,24 @@ impl Entry {
             _ => None,
         }
     }
+}
+
+/// When the slot of `nominal_at` starts if nothing stands in its way.
+pub(crate) fn starts_at(job: &Job, nominal_at: DateTime<Utc>) -> DateTime<Utc> {
+    if job.splay.is_zero() {
+        return nominal_at;
+    }
+    shifted(job, TimeDelta::from_std(splay_shift(&job.key, job.splay)).unwrap_or_default(), nominal_at)
+}
+
+/// Later by the splay's shift, but never by more than half the way to the next slot. Otherwise a splay longer than the
+/// period would make each slot wait until the next one replaces it.
+fn shifted(job: &Job, shift: TimeDelta, nominal_at: DateTime<Utc>) -> DateTime<Utc> {
+    if shift.is_zero() {
+        return nominal_at;
+    }
+    let room = job.schedule.next(nominal_at).map(|next| (next - nominal_at) / 2);
+    nominal_at + room.map_or(shift, |room| room.min(shift))
 }
 
 #[cfg(test)]
