@@ -13,7 +13,7 @@ mod native;
 mod planned;
 pub mod shrink;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -53,7 +53,8 @@ pub struct Preview {
 impl Preview {
     /// The decisions beside their backups, newest first.
     pub fn rows(&self) -> impl Iterator<Item = (&Decision, &Backup)> {
-        let backup = |decision: &Decision| self.backups.iter().find(|backup| backup.id == decision.backup_id);
+        let backups: HashMap<&str, &Backup> = self.backups.iter().map(|backup| (backup.id.as_str(), backup)).collect();
+        let backup = move |decision: &Decision| backups.get(decision.backup_id.as_str()).copied();
         self.plan.decisions.iter().filter_map(move |decision| Some((decision, backup(decision)?)))
     }
 
