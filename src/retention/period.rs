@@ -2,7 +2,7 @@
 //!
 //! A period without a backup takes no place in the count, so a database that was not backed up for a month loses nothing
 //! by it. Where the count is not used up, the oldest backup stays too: a count of years means all history until there
-//! are so many. `restic forget` counts the same way. Each rule counts for itself; `borg prune` hands to the coarser rule
+//! are so many. `restic forget` counts the same way since its version 0.16. Each rule counts for itself; `borg prune` hands to the coarser rule
 //! only what the finer one left.
 //!
 //! The periods are those of the daemon's time zone. A newcomer would divide seconds by 86,400: a day of 23 or 25 hours

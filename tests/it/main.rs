@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod agreement;
 mod backup;
 mod bad_input;
 mod catalog;
