@@ -131,7 +131,8 @@ pub fn plan(backups: &[Backup], rules: &Retention, at: &Circumstances) -> Plan {
     let past_rules: Vec<bool> = kept.iter().map(Vec::is_empty).collect();
     floor::raise(&chain, rules, at, &mut kept);
     needed(&chain, &mut kept);
-    decided(&chain, kept, |place| rule::why_not(&chain, rules, place, &past_rules))
+    let passed_over = rule::passed_over(rules);
+    decided(&chain, kept, |place| rule::why_not(&chain, rules, place, &past_rules, passed_over.as_deref()))
 }
 
 /// Keeps what has a reason, and says of the others why not.

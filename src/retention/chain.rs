@@ -129,7 +129,11 @@ fn newest_first(backup: &Backup) -> Reverse<(DateTime<Utc>, &str)> {
     Reverse((backup.stopped_at, &backup.label))
 }
 
+/// Where each label stands; nowhere, where nobody asks.
 fn places<'a>(backups: &[&'a Backup]) -> HashMap<&'a str, usize> {
+    if backups.iter().all(|backup| backup.prior.is_none() && backup.references.is_empty()) {
+        return HashMap::new();
+    }
     backups.iter().enumerate().map(|(at, backup)| (backup.label.as_str(), at)).collect()
 }
 

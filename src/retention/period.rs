@@ -50,16 +50,28 @@ fn week(at: &DateTime<Tz>) -> [i32; 4] {
     [week.year(), week.week().cast_signed(), 0, 0]
 }
 
+/// Adds what the rules of periods keep.
+pub(super) fn keep(chain: &Chain, rules: &Retention, zone: Tz, kept: &mut [Vec<String>]) {
+    if PERIODS.iter().all(|period| (period.count)(rules).is_none()) {
+        return;
+    }
+    let local = |place: usize| (place, chain.backups[place].stopped_at.with_timezone(&zone));
+    let counted: Vec<(usize, DateTime<Tz>)> = chain.counted().map(local).collect();
+    for period in &PERIODS {
+        period.keep(&counted, rules, kept);
+    }
+}
+
 impl Period {
-    /// Adds what the rule keeps.
-    pub(super) fn keep(&self, chain: &Chain, rules: &Retention, zone: Tz, kept: &mut [Vec<String>]) {
+    /// Adds what the rule keeps of those that count, newest first.
+    fn keep(&self, counted: &[(usize, DateTime<Tz>)], rules: &Retention, kept: &mut [Vec<String>]) {
         let Some(limit) = (self.count)(rules) else { return };
         let (mut n, mut last, mut oldest) = (0, None, None);
-        for place in chain.counted() {
+        for &(place, ref at) in counted {
             if n == limit {
                 return;
             }
-            let period = (self.of)(&chain.backups[place].stopped_at.with_timezone(&zone));
+            let period = (self.of)(at);
             if last != Some(period) {
                 (n, last) = (n + 1, Some(period));
                 kept[place].push(format!("kept: {} {n} of {limit}", self.word));

@@ -5,7 +5,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Circumstances, chain::Chain, own_day, period::PERIODS};
+use super::{
+    Circumstances,
+    chain::Chain,
+    own_day,
+    period::{self, PERIODS},
+};
 use crate::{clock::age, human::length, policy::Retention, record::BackupType};
 
 /// For each backup of the chain, by which rules it is kept.
@@ -26,9 +31,7 @@ pub(super) fn kept(chain: &Chain, rules: &Retention, at: &Circumstances) -> Vec<
     }
     follow(chain, rules, &mut kept);
     last(chain, rules, &mut kept);
-    for period in &PERIODS {
-        period.keep(chain, rules, at.zone, &mut kept);
-    }
+    period::keep(chain, rules, at.zone, &mut kept);
     recovery_window(chain, rules, at.now, &mut kept);
     kept
 }
@@ -79,8 +82,14 @@ fn counted(chain: &Chain, rules: &Retention, at: usize) -> Option<String> {
     (n < limit).then(|| format!("kept: {trouble}, so not counted, but among the newest {limit} {backup_type}s"))
 }
 
-/// Why nothing keeps the backup. `past_rules` tells which ones no rule keeps.
-pub(super) fn why_not(chain: &Chain, rules: &Retention, at: usize, past_rules: &[bool]) -> String {
+/// Why nothing keeps the backup. `past_rules` tells which ones no rule keeps, `passed_over` what the rules say of all.
+pub(super) fn why_not(
+    chain: &Chain,
+    rules: &Retention,
+    at: usize,
+    past_rules: &[bool],
+    passed_over: Option<&str>,
+) -> String {
     let backup = chain.backups[at];
     if let Some(newer) = chain.replacement(at).filter(|_| !chain.is_good(at)) {
         return format!("expires: {}, and {} is newer and good", chain.trouble(at), chain.backups[newer].label);
@@ -95,7 +104,8 @@ pub(super) fn why_not(chain: &Chain, rules: &Retention, at: usize, past_rules: &
     }
     let counted = count(rules, backup.backup_type)
         .map(|limit| format!("{} {} of {limit}, older than the newest {limit}", backup.backup_type, chain.rank(at)));
-    let reasons: Vec<String> = counted.into_iter().chain(too_old).chain(passed_over(rules)).collect();
+    let passed_over = passed_over.map(str::to_owned);
+    let reasons: Vec<String> = counted.into_iter().chain(too_old).chain(passed_over).collect();
     match reasons.as_slice() {
         [] => "expires: no rule keeps it".to_owned(),
         reasons => format!("expires: {}", reasons.join(" and ")),
@@ -103,7 +113,7 @@ pub(super) fn why_not(chain: &Chain, rules: &Retention, at: usize, past_rules: &
 }
 
 /// What the rules that look at all backups alike say of one they do not keep.
-fn passed_over(rules: &Retention) -> Option<String> {
+pub(super) fn passed_over(rules: &Retention) -> Option<String> {
     let last = rules.last.map(|limit| format!("the last {limit}"));
     let periods = PERIODS.iter().filter_map(|period| period.told(rules));
     let window = rules.recovery_window.map(|window| format!("the recovery window of {}", length(window)));

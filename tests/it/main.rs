@@ -18,6 +18,7 @@ mod dump;
 mod dump_faults;
 mod dump_life;
 mod dump_pg;
+mod forecast;
 mod gfs;
 mod locks;
 mod owner;
