@@ -320,7 +320,7 @@ fn scenarios() -> impl Strategy<Value = (String, Vec<(BackupType, u8, bool)>)> {
     let rules = rules.prop_map(|(a, b, c, d, e, f)| [a, b, c, d, e, f].concat());
     let incr = prop::sample::select(vec!["17 */3 * * *", "5 8-18 * * *", "30 2 * * *"]);
     let splay = prop::bool::ANY
-        .prop_map(|splay| if splay { "{ cron = \"40 1 * * SUN\", splay = \"30m\" }" } else { "\"40 1 * * SUN\"" });
+        .prop_map(|splay| if splay { "{ cron = \"59 23 * * SAT\", splay = \"2h\" }" } else { "\"59 23 * * SAT\"" });
     let history = prop::collection::vec((asked, 1..40u8, prop::bool::weighted(0.2)), 0..9);
     (rules, incr, splay, history).prop_map(|(rules, incr, full, history)| {
         let schedule = format!("schedule = {{ full = {full}, diff = \"40 1 * * *\", incr = \"{incr}\", expire = \"50 4 * * *\", test_restore = \"0 6 * * WED\" }}");

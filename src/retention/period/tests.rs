@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{NaiveDate, TimeDelta, Utc, Weekday};
+use chrono::{NaiveDate, TimeDelta, TimeZone, Utc, Weekday};
 use chrono_tz::{America, Australia, Europe};
 use proptest::prelude::*;
 
@@ -78,11 +78,14 @@ fn the_last_week_of_a_year_goes_on_in_january() {
     );
 }
 
-/// A moment within thirty years, in a zone whose clocks change.
+/// A moment within thirty years, most of them near a turn of the year, in a zone whose clocks change.
 fn moments() -> impl Strategy<Value = DateTime<Tz>> {
     let zones = prop::sample::select(vec![Europe::Berlin, America::New_York, Tz::UTC, Australia::Lord_Howe]);
-    (946_684_800..1_893_456_000_i64, zones)
-        .prop_map(|(second, zone)| DateTime::from_timestamp(second, 0).unwrap().with_timezone(&zone))
+    let hours = prop_oneof![2 => -200..200_i64, 1 => 0..8760_i64];
+    (2000..2030, hours, 0..3600_i64, zones).prop_map(|(year, hours, second, zone)| {
+        let turn = Utc.with_ymd_and_hms(year, 1, 1, 0, 0, 0).unwrap();
+        (turn + TimeDelta::hours(hours) + TimeDelta::seconds(second)).with_timezone(&zone)
+    })
 }
 
 fn monday(at: &DateTime<Tz>) -> NaiveDate {
