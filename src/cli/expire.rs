@@ -248,7 +248,9 @@ async fn dry_run(session: &Session, scope: &Scope, policy: &Policy, catalog: &Ca
         }
     }
     let message = format!("{} backups would go", going(&all));
-    let text = format!("{}{asks}", render(&all, policy.daemon.timezone));
+    // Nobody reads the page beside a document, and that of many backups takes longer than their plan.
+    let page = if session.json { String::new() } else { render(&all, policy.daemon.timezone) };
+    let text = format!("{page}{asks}");
     Ok(Answer::new("expire", json!({ "dry_run": true, "plans": all }), message, text))
 }
 
