@@ -82,7 +82,9 @@ impl Iterator for Starts<'_> {
             let next = job.schedule.next(nominal);
             match next {
                 Some(next) => self.streams[first] = Stream { job, nominal: next, due: starts_at(job, next) },
-                None => drop(self.streams.remove(first)),
+                None => {
+                    self.streams.remove(first);
+                }
             }
             if kind == JobKind::Full {
                 self.last_full = Some(due);

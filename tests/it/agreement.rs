@@ -24,7 +24,7 @@ use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use chrono_tz::Europe::Berlin;
 use serde_json::Value;
 
-use crate::harness::sh;
+use crate::harness::{self, sh};
 
 type Moments = BTreeSet<DateTime<Utc>>;
 
@@ -230,8 +230,8 @@ fn directory() -> tempfile::TempDir {
 
 /// A command in a directory, with a clear environment and Berlin's time.
 fn command(dir: &Path, program: &str) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(dir).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", dir);
+    let mut command = harness::command(program);
+    command.current_dir(dir).env("HOME", dir);
     command.env("TZ", "Europe/Berlin").env("RESTIC_PASSWORD_FILE", "password");
     command.env("BORG_BASE_DIR", dir).env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes");
     command

@@ -58,7 +58,7 @@ pub(crate) fn in_seconds(seconds: u64) -> String {
 
 /// A command in an environment made from nothing.
 #[expect(clippy::disallowed_methods, reason = "tests start the program itself, and the tools beside it")]
-fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     command.stdin(std::process::Stdio::null()).current_dir("/");
