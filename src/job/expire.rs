@@ -131,8 +131,6 @@ impl Question<'_> {
     /// # Errors
     /// When the repository cannot be read or lacks backups, or the catalog cannot be read or written.
     pub async fn prepare(&self, stop: &Stop) -> Result<Preview, Failure> {
-        // Here, for where nothing goes there is no run, and the grace of tighter rules would never begin.
-        adopt(self.catalog, self.database, self.now).await?;
         if self.database.engine.is_dump() {
             return dumps::preview(self).await;
         }

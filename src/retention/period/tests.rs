@@ -95,7 +95,7 @@ fn monday(at: &DateTime<Tz>) -> NaiveDate {
 proptest! {
     #[test]
     fn a_week_spans_less_than_seven_days_from_monday_on(a in moments(), hours in 0..400_i64) {
-        let b = a.clone() + TimeDelta::hours(hours);
+        let b = a + TimeDelta::hours(hours);
         let is_same = week(&a) == week(&b);
         prop_assert_eq!(is_same, monday(&a) == monday(&b));
         if is_same {
@@ -107,7 +107,7 @@ proptest! {
 
     #[test]
     fn the_same_hour_is_the_same_day_month_quarter_and_year(a in moments(), minutes in 0..4000_i64) {
-        let b = a.clone() + TimeDelta::minutes(minutes);
+        let b = a + TimeDelta::minutes(minutes);
         let [is_hour, is_day, is_week, is_month, is_quarter, is_year] =
             std::array::from_fn(|rule| (PERIODS[rule].of)(&a) == (PERIODS[rule].of)(&b));
         prop_assert!(!is_hour || is_day && minutes < 60);
