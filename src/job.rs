@@ -64,6 +64,8 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Who asked: `daemon`, or a person's login name.
     pub requested_by: String,
+    /// The same for the audit: with the user ids of a person.
+    pub witness: String,
     /// What a person said about a backup.
     pub remarks: Remarks,
     /// The labels that a person agreed to end; none where nobody was asked.
@@ -99,6 +101,7 @@ impl Request {
 
     /// A request of a person, or of the daemon outside any schedule.
     pub fn by_hand(job: JobKey, retry: Retry, timeout: Option<Duration>, who: impl Into<String>) -> Self {
+        let who = who.into();
         Self {
             job,
             slot: None,
@@ -106,7 +109,8 @@ impl Request {
             promoted_from: None,
             retry,
             timeout,
-            requested_by: who.into(),
+            witness: who.clone(),
+            requested_by: who,
             remarks: Remarks::default(),
             confirmed: None,
             selection: None,

@@ -137,6 +137,12 @@ impl Database {
     pub fn repos(&self) -> &[RepoKey] {
         if self.engine.is_dump() { &[0] } else { &self.pgbackrest.repos }
     }
+
+    /// The rules by which our planner ends backups: none where pgBackRest's own retention decides.
+    pub fn rules(&self) -> Retention {
+        let is_ours = self.engine.is_dump() || self.pgbackrest.expire_by == ExpireBy::Backstop;
+        if is_ours { self.retention.clone() } else { Retention::default() }
+    }
 }
 
 /// `[database.NAME.pgbackrest]`.

@@ -279,6 +279,15 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_of_ours_stays_beside_newer_ones_of_others() {
+        let mut backups = history("FFF");
+        backups[2].id = format!("foreign-{}", backups[2].label);
+        let within = Retention { within: Some(DAY / 2), keep_proven: 0, ..Retention::default() };
+        assert_eq!(picture(&backups, &within), "-++", "they may remove theirs at any time");
+        assert_eq!(picture(&backups, &Retention { foreign: true, ..within }), "--+");
+    }
+
+    #[test]
     fn a_clock_that_went_back_ends_nothing_by_age() {
         let rules = Retention { within: Some(DAY), ..Retention::default() };
         let long_ago = now() - DAY * 365;

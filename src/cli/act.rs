@@ -97,7 +97,8 @@ impl Act {
 /// A request of a person: tries once, because the person is there to try again.
 pub(super) fn request(session: &Session, key: JobKey) -> Request {
     let once = Retry { attempts: 1, backoff: Duration::ZERO, max_backoff: Duration::ZERO };
-    Request::by_hand(key, once, None, session.actor.clone())
+    let witness = session.witness.clone();
+    Request { witness, ..Request::by_hand(key, once, None, session.actor.clone()) }
 }
 
 /// The key of a job of one kind on a database; the repository stands in it where there is a choice.

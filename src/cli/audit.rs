@@ -47,8 +47,11 @@ async fn verify(catalog: &Catalog, zone: chrono_tz::Tz) -> Result<Answer, Error>
             Ok(Answer::new("audit", json!({ "whole": true, "count": 0, "head": null }), text, text))
         }
         Chain::Whole { count, head } => {
-            let text = format!("the audit is whole: {count} entries, head {head}");
-            Ok(Answer::new("audit", json!({ "whole": true, "count": count, "head": head }), text.clone(), text))
+            let message = format!("the audit is whole: {count} entries, head {head}");
+            let text = format!(
+                "{message}\nCompare the head with the log or a report: that the newest entries were cut off cannot be seen here."
+            );
+            Ok(Answer::new("audit", json!({ "whole": true, "count": count, "head": head }), message, text))
         }
         Chain::Broken { seq } => {
             let entry = catalog.audit_entry(seq).await.map_err(catalog_error)?;

@@ -145,7 +145,7 @@ fn kept(preview: &Preview, backup: &Backup) -> Vec<Objection> {
     match preview.decision(&backup.id) {
         None => {
             let remedy = format!("Look at `backstop list {} --expired`.", backup.database);
-            vec![Objection::hard("the repository does not show it", remedy)]
+            vec![Objection::hard("the repository does not show it, or it is of a former cluster", remedy)]
         }
         Some(decision) if decision.keep => {
             let reason = |reason: &String| {

@@ -149,6 +149,10 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
     let scope = Scope::of(options, &policy, &catalog).await?;
     let name = scope.database.as_ref().expect("a database or a backup was named");
     let database = session::find(&policy, name)?.clone();
+    if scope.guard == Guard::Accepted && scope.repo.is_some() && database.repos().len() > 1 {
+        let what = "`--accept` is about all repositories of a database, and `--repo` shows one of them";
+        return Err(Error::new(ExitCode::Usage, what).hint("Leave out `--repo`."));
+    }
     let repos = repos(scope.repo, &database)?;
     let key = act::key(&database, JobKind::Expire, scope.repo)?;
     // One lock from the plan to the last removal, so that what goes is what was shown.
@@ -193,10 +197,10 @@ fn too_much(preview: &Preview, database: &Database, scope: &Scope) -> Option<Str
 /// Puts the rules of today in force, as a run does. Where nothing goes there is no run, and the rules of tomorrow must
 /// find those of today. With `--accept` the former ones guard no more.
 async fn put_in_force(session: &Session, scope: &Scope, act: &Act) -> Result<(), Error> {
-    let (catalog, Database { name, retention, .. }) = (&act.runner.catalog, &act.database);
+    let (catalog, name) = (&act.runner.catalog, &act.database.name);
     // The answer to the question took its time.
     let now = clock::now();
-    catalog.adopt_rules(&[(name, retention)], now).await.map_err(catalog_error)?;
+    catalog.adopt_rules(&[(name, &act.database.rules())], now).await.map_err(catalog_error)?;
     if scope.guard == Guard::Former {
         return Ok(());
     }

@@ -17,6 +17,7 @@ use crate::{
     error::{Error, ExitCode},
     forecast::{Day, Deletion, Forecast, Question, forecast},
     human::size,
+    job::guard,
     policy::{Database, Policy},
     record::DatabaseName,
     report::text,
@@ -54,6 +55,9 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
     let mut notices: Vec<String> = notice.into_iter().collect();
     if catalog.recovery_mode().await.map_err(catalog_error)?.is_some() {
         notices.push("nothing is deleted in recovery mode; the forecast is as if it had been accepted".to_owned());
+    }
+    if let Some(why) = guard::frozen_since(&catalog).await.map_err(catalog_error)? {
+        notices.push(format!("nothing is deleted: {why}; the forecast is as if that had been accepted"));
     }
     let mut forecasts = Vec::new();
     for database in policy.databases.values().filter(|it| options.database.as_ref().is_none_or(|name| *name == it.name))

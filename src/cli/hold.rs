@@ -81,7 +81,10 @@ pub(super) async fn hold(session: &Session, options: &HoldOptions) -> Result<Ans
         let what = format!("a hold until {} would be over already", text::local(over, zone));
         return Err(Error::new(ExitCode::Usage, what).hint("Name a later time, or leave out `--until`."));
     }
+    ends_later(&backup, until, now)?;
     let held = format!("{} (by {})", options.reason, session.actor);
+    // What it is held for already goes on.
+    let held = backup.held_at(now).map_or_else(|| held.clone(), |before| format!("{held}; {before}"));
     let head = catalog.hold(&backup.id, &held, until, &session.witness, now).await.map_err(catalog_error)?;
     // It may have been ended since it was read.
     let head = head.ok_or_else(|| ended(&backup))?;
@@ -92,6 +95,18 @@ pub(super) async fn hold(session: &Session, options: &HoldOptions) -> Result<Ans
     let text = told(format!("{} is held{end}: {held}", backup.id), &missed);
     let result = json!({ "backup_id": backup.id, "held": held, "held_until": until, "not_beside": missed });
     Ok(Answer::new("hold", result, text.clone(), text))
+}
+
+/// A second hold may not shorten what somebody else relies on.
+fn ends_later(backup: &Backup, until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<(), Error> {
+    let Some(why) = backup.held_at(now) else { return Ok(()) };
+    let is_shorter = until.is_some_and(|until| backup.held_until.is_none_or(|held| until < held));
+    if !is_shorter {
+        return Ok(());
+    }
+    let what = format!("`{}` is held longer already: {why}", backup.id);
+    Err(Error::new(ExitCode::Configuration, what)
+        .hint(format!("`backstop release {}` ends that hold first.", backup.id)))
 }
 
 fn ended(backup: &Backup) -> Error {
@@ -167,6 +182,17 @@ fn told(what: String, missed: &[String]) -> String {
 mod tests {
     use super::*;
     use crate::report::backup::tests::dump;
+
+    #[test]
+    fn a_second_hold_never_shortens_the_first() {
+        let at = |day| DateTime::UNIX_EPOCH + chrono::TimeDelta::days(day);
+        let held = |until| Backup { held: Some("audit".to_owned()), held_until: until, ..dump() };
+        let may = |backup: &Backup, until| ends_later(backup, until, at(5)).is_ok();
+        assert!(may(&Backup { held: None, ..dump() }, Some(at(6))));
+        assert!(!may(&held(None), Some(at(9000))), "nobody said when the first ends");
+        assert!(!may(&held(Some(at(9))), Some(at(8))) && may(&held(Some(at(9))), Some(at(10))));
+        assert!(may(&held(Some(at(9))), None) && may(&held(Some(at(4))), Some(at(6))), "longer, or over by now");
+    }
 
     #[test]
     fn a_hold_needs_a_reason() {

@@ -43,8 +43,9 @@ async fn replace(
     if changed.is_empty() {
         return Ok(Vec::new());
     }
-    let rules: Vec<_> = changed.iter().map(|(database, _)| (&database.name, &database.retention)).collect();
-    catalog.adopt_rules(&rules, now).await?;
+    let rules: Vec<_> = changed.iter().map(|(database, _)| (&database.name, database.rules())).collect();
+    let borrowed: Vec<_> = rules.iter().map(|(name, rules)| (*name, rules)).collect();
+    catalog.adopt_rules(&borrowed, now).await?;
     debug!(databases = rules.len(), "retention rules adopted in {} ms", watch.elapsed().as_millis());
     Ok(changed.into_iter().filter_map(|(database, former)| Some((database.name.clone(), former?))).collect())
 }

@@ -90,6 +90,8 @@ pub struct Context {
     pub target: Option<String>,
     /// Who asked.
     pub requested_by: String,
+    /// The same for the audit.
+    pub witness: String,
     /// Why nothing may be deleted now, if so.
     pub frozen: Option<String>,
     job: JobKey,
@@ -122,6 +124,7 @@ impl Context {
             selection: request.selection.clone(),
             target: request.target.clone(),
             requested_by: request.requested_by.clone(),
+            witness: request.witness.clone(),
             frozen: None,
             job: request.job.clone(),
             database: runner.database(&request.job),

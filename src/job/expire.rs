@@ -217,7 +217,7 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
 
 /// Puts the rules of the policy in force.
 async fn adopt(catalog: &Catalog, database: &Database, now: DateTime<Utc>) -> Result<(), Failure> {
-    catalog.adopt_rules(&[(&database.name, &database.retention)], now).await.map_err(catalog_failure)
+    catalog.adopt_rules(&[(&database.name, &database.rules())], now).await.map_err(catalog_failure)
 }
 
 /// What a run asks.
@@ -287,7 +287,10 @@ fn may_go(context: &Context, preview: &Preview) -> Result<(), Failure> {
         None => Ok(()),
         Some(why) => Err(refused(
             format!("nothing was deleted: {why}"),
-            &format!("Look with `backstop expire {0} --dry-run`, then say `backstop expire {0}`.", preview.database),
+            &format!(
+                "Look with `backstop expire {0} --dry-run`, then say `backstop expire {0}`. If so much goes each time, raise `max_delete_fraction`.",
+                preview.database
+            ),
         )),
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! A newcomer would let each floor look at the others' work; they only ever add reasons.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -113,11 +113,15 @@ pub(super) fn raise(chain: &Chain, rules: &Retention, at: &Circumstances, kept: 
 /// Every floor, with the place of the backup that stands on it.
 pub(super) fn floors<'a>(chain: &Chain<'a>, rules: &Retention, at: &'a Circumstances) -> Vec<(usize, Floor<'a>)> {
     let mut floors = Vec::new();
-    let full = chain.good().find(|&place| chain.is_full(place));
-    floors.extend(full.map(|place| (place, Floor::NewestFull)));
-    floors.extend(chain.good().next().map(|place| (place, Floor::Newest)));
+    // Others may remove theirs at any time, so the newest of ours stands on a floor of its own.
+    let ours = || chain.good().filter(|&place| !is_left_alone(chain.backups[place], rules));
+    let is_full = |place: &usize| chain.is_full(*place);
+    let fulls: BTreeSet<usize> = chain.good().find(is_full).into_iter().chain(ours().find(is_full)).collect();
+    floors.extend(fulls.into_iter().map(|place| (place, Floor::NewestFull)));
+    let newest: BTreeSet<usize> = chain.good().next().into_iter().chain(ours().next()).collect();
+    floors.extend(newest.into_iter().map(|place| (place, Floor::Newest)));
     let of = rules.keep_proven;
-    let proven = chain.good().filter_map(|place| Some((place, chain.backups[place].proven_at?)));
+    let proven = ours().filter_map(|place| Some((place, chain.backups[place].proven_at?)));
     floors.extend(proven.zip(1..=of).map(|((place, at), n)| (place, Floor::Proven { n, of, at })));
     for (place, backup) in chain.backups.iter().enumerate() {
         if !chain.is_good(place) && chain.replacement(place).is_none() {

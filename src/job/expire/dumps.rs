@@ -63,12 +63,8 @@ pub(super) async fn run(context: &Context) -> Result<Done, Failure> {
         if context.stop.is_stopped() {
             return Err(context.stopped());
         }
-        let deletion = Deletion {
-            policy: &context.policy,
-            catalog: &context.catalog,
-            action: "expire",
-            who: &context.requested_by,
-        };
+        let deletion =
+            Deletion { policy: &context.policy, catalog: &context.catalog, action: "expire", who: &context.witness };
         match deletion.of(backup, &reason).await {
             Ok(Some(_)) => {}
             Ok(None) => skipped.push(skip(context, backup).await?),

@@ -6,7 +6,7 @@
 
 use tracing::{error, info};
 
-use super::{labels, look};
+use super::{labels, look, refused};
 use crate::{
     clock,
     error::chain,
@@ -19,13 +19,27 @@ use crate::{
 
 type Ending<'a> = (&'a Decision, &'a Backup);
 
-/// Writes that these go now, and who wants it.
+/// Writes that these go now, and who wants it. One that somebody held since it was looked at stops it: it stays, and so
+/// must what it needs.
 pub(super) async fn write(context: &Context, ending: &[Ending<'_>]) -> Result<(), Failure> {
     for (decision, backup) in ending {
-        mark(context, backup, BackupStatus::Expired, Some(&decision.reasons.join("; "))).await?;
+        begin(context, backup, &decision.reasons.join("; ")).await?;
         audit(context, "expire", decision, &told(decision, backup)).await?;
     }
     Ok(())
+}
+
+/// Marks what is known to the catalog as ended, as long as it is what it was taken for.
+async fn begin(context: &Context, backup: &Backup, reason: &str) -> Result<(), Failure> {
+    let Some(row) = known(context, backup).await? else { return Ok(()) };
+    let begun = context.catalog.end_backup(&row.id, backup.status, reason, clock::now()).await;
+    if begun.map_err(catalog_failure)? {
+        return Ok(());
+    }
+    Err(refused(
+        format!("{} was held or changed since the plan was made, so it stays", backup.label),
+        "Look at the new plan with `backstop expire --dry-run`.",
+    ))
 }
 
 /// Why it goes, how much the backup added to its repository, and to which.
@@ -76,17 +90,22 @@ pub(super) async fn mark(
     status: BackupStatus,
     reason: Option<&str>,
 ) -> Result<(), Failure> {
-    let row = context.catalog.backup(&backup.id).await.map_err(catalog_failure)?;
-    if row.is_none_or(|row| (row.repo, &row.label) != (backup.repo, &backup.label)) {
+    if known(context, backup).await?.is_none() {
         return Ok(());
     }
     let id = std::slice::from_ref(&backup.id);
     context.catalog.mark_backups(id, status, reason, clock::now()).await.map_err(catalog_failure)
 }
 
-async fn audit(context: &Context, action: &str, decision: &Decision, detail: &str) -> Result<(), Failure> {
+/// The catalog's row of a backup, as long as it is of the same one.
+async fn known(context: &Context, backup: &Backup) -> Result<Option<Backup>, Failure> {
+    let row = context.catalog.backup(&backup.id).await.map_err(catalog_failure)?;
+    Ok(row.filter(|row| (row.repo, &row.label) == (backup.repo, &backup.label)))
+}
+
+pub(super) async fn audit(context: &Context, action: &str, decision: &Decision, detail: &str) -> Result<(), Failure> {
     let object = format!("{} repo {} {}", context.database().name, decision.repo, decision.label);
-    let written = context.catalog.audit(&context.requested_by, action, &object, detail, clock::now()).await;
+    let written = context.catalog.audit(&context.witness, action, &object, detail, clock::now()).await;
     let head = written.map_err(|problem| {
         error!(run_id = context.run, error = %chain(&problem), "the audit cannot be written");
         catalog_failure(problem)

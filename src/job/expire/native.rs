@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Preview, compare, intent, labels, look};
+use super::{Preview, compare, intent, labels, look, refused};
 use crate::{
     engine::pgbackrest::{PgBackRest, expire::Expiry},
     job::{Context, Done, sync},
@@ -47,7 +47,11 @@ fn decisions(backups: &[Backup], would: &Expiry) -> Plan {
 
 pub(super) async fn run(context: &Context, tool: &PgBackRest, preview: &Preview) -> Result<Done, Failure> {
     let ending = preview.ending();
-    intent::write(context, &ending).await?;
+    none_is_held(context, &ending)?;
+    if let Err(failure) = intent::write(context, &ending).await {
+        intent::take_back(context, &ending).await;
+        return Err(failure);
+    }
     if let Err(failure) = context.tool("expire", &tool.expire_native(preview.repo, false), |_| {}).await {
         intent::take_back(context, &ending).await;
         return Err(failure);
@@ -62,12 +66,23 @@ pub(super) async fn run(context: &Context, tool: &PgBackRest, preview: &Preview)
     Ok(Done::new(format!("{} backups {REASON}", gone.len() + more)))
 }
 
+/// pgBackRest knows no holds, and its `expire` cannot leave one backup out.
+fn none_is_held(context: &Context, ending: &[(&Decision, &Backup)]) -> Result<(), Failure> {
+    let held = ending.iter().find_map(|(_, backup)| Some((backup, backup.held_at(context.now())?)));
+    let Some((backup, why)) = held else { return Ok(()) };
+    Err(refused(
+        format!("pgBackRest's own retention would end {}, which is held: {why}; nothing was ended", backup.label),
+        "Raise the retention in pgbackrest.conf, or release the backup.",
+    ))
+}
+
 /// Records what went although the dry run did not name it; `compare` then makes it known.
 async fn others_that_went(context: &Context, preview: &Preview, left: &BTreeSet<String>) -> Result<usize, Failure> {
     let kept = preview.rows().filter(|(decision, _)| decision.keep && !left.contains(&decision.label));
-    let went: Vec<&Backup> = kept.map(|(_, backup)| backup).collect();
-    for backup in &went {
+    let went: Vec<(&Decision, &Backup)> = kept.collect();
+    for (decision, backup) in &went {
         intent::mark(context, backup, BackupStatus::Expired, Some(REASON)).await?;
+        intent::audit(context, "expire", decision, REASON).await?;
     }
     Ok(went.len())
 }

@@ -11,8 +11,9 @@
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
-use super::{Preview, Question, compare, intent, labels, look, question, refused, with_our_knowledge};
+use super::{Guard, Preview, Question, compare, intent, labels, look, question, refused, with_our_knowledge};
 use crate::{
+    clock,
     engine::pgbackrest::{PgBackRest, WalKept, expire::Expiry, info::Stanza},
     job::{Context, Done, catalog_failure, sync},
     process::{Command, Stop},
@@ -121,7 +122,10 @@ async fn boundary(
     let known = catalog.backups(&database.name).await.map_err(catalog_failure)?;
     let there = seen.of_all_clusters.iter().filter(|backup| backup.repo == repo);
     let backups: Vec<Backup> = there.map(|backup| with_our_knowledge(backup.clone(), &known)).collect();
-    let former = catalog.guarding(&database.name, &database.retention, now).await.map_err(catalog_failure)?;
+    let former = match question.guard {
+        Guard::Former => catalog.guarding(&database.name, &database.retention, now).await.map_err(catalog_failure)?,
+        Guard::Accepted => Vec::new(),
+    };
     let rules = depth::guarded(&database.retention, &former);
     let anchor = depth::anchor(&backups, &labels(seen, repo), &rules, now);
     let kept = anchor.as_ref().map_or(WalKept::Fulls(fulls), |anchor| WalKept::Backups(anchor.count));
@@ -143,8 +147,15 @@ async fn remove_wal(context: &Context, tool: &PgBackRest) -> Result<String, Fail
     if let Some(anchor) = &anchor {
         cut_windows(context, &backups, anchor).await?;
     }
+    let gone = would.wal_words().join(", ");
+    let object = format!("{} repo {repo}", context.database().name);
+    context
+        .catalog
+        .audit(&context.witness, "expire_wal", &object, &gone, clock::now())
+        .await
+        .map_err(catalog_failure)?;
     context.tool("expire-wal", &tool.expire_wal(repo, kept, false), |_| {}).await?;
-    Ok(format!(", WAL removed: {}", would.wal_words().join(", ")))
+    Ok(format!(", WAL removed: {gone}"))
 }
 
 /// What must be true of a dry run before it is done: no backup goes, and no WAL that one needs.

@@ -2,7 +2,7 @@
 //!
 //! Told from the catalog alone, so that a reload waits for no repository; what protects is `guarded`, which needs none
 //! of this. A newcomer would plan for all backups of a database at once; rules are counted in each repository, and only
-//! over the backups of its present cluster.
+//! over the backups of its present cluster; dumps are counted whatever server they are of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ pub async fn changed<'a>(
 ) -> Result<Vec<(&'a Database, Option<Retention>)>, catalog::Error> {
     let mut in_force = catalog.all_rules_in_force().await?;
     let with_former = policy.databases.values().map(|database| (database, in_force.remove(&database.name)));
-    Ok(with_former.filter(|(database, former)| former.as_ref() != Some(&database.retention)).collect())
+    Ok(with_former.filter(|(database, former)| former.as_ref() != Some(&database.rules())).collect())
 }
 
 /// What the rules of a database newly end, compared with former ones.
@@ -90,7 +90,7 @@ fn by_repo(newest_first: &[Backup], repos: &[RepoKey]) -> Vec<Vec<Backup>> {
     let of = |repo: &RepoKey| {
         let here: Vec<&Backup> = newest_first.iter().filter(|backup| backup.repo == *repo).collect();
         let present = here.first().map(|newest| newest.system_id.as_str()).unwrap_or_default();
-        here.iter().filter(|backup| backup.system_id == present).map(|backup| (*backup).clone()).collect()
+        here.iter().filter(|backup| *repo == 0 || backup.system_id == present).map(|backup| (*backup).clone()).collect()
     };
     repos.iter().collect::<BTreeSet<_>>().into_iter().map(of).collect()
 }

@@ -191,6 +191,18 @@ mod tests {
     }
 
     #[test]
+    fn where_pgbackrest_decides_our_rules_end_nothing() {
+        let rules = |keys: &str| {
+            policy(&format!("retention = {{ full = 4 }}\n{keys}"), "").databases[&"orders".parse().unwrap()].rules()
+        };
+        assert_eq!(rules("").full, Some(4));
+        assert!(
+            !rules("pgbackrest = { expire_by = \"pgbackrest\" }").has_rule(),
+            "a change to ours is a tighter policy"
+        );
+    }
+
+    #[test]
     fn a_value_is_taken_whole_from_the_first_section_that_has_it() {
         let shared = "[defaults]\nstall = \"10m\"\nretention = { full = 4, diff = 14 }\n\
                       [environment.production]\nstall = \"20m\"\nnice = 5";
