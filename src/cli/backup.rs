@@ -27,13 +27,13 @@ pub(super) struct Options {
     /// A name for it: a-z, 0-9 and `-`, at most 32 characters
     #[arg(long, value_parser = label)]
     label: Option<String>,
-    /// Why it is made
+    /// Why it is made; one that begins with pre-migration, pre-rollback or pre-restore is kept for 90 days
     #[arg(long)]
     reason: Option<String>,
-    /// A free word; may be repeated
+    /// A free word; may be repeated. `important` keeps the backup whatever the rules say
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// Keep it so many days, whatever the rules say; for dumps
+    /// Keep it so many days, whatever the rules say, and end it after them; no rule counts it. For dumps
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     retention: Option<u32>,
 }

@@ -163,8 +163,26 @@ impl Backup {
         Some(one.saturating_mul(dump.copies.iter().filter(is_there).count() as u64))
     }
 
-    /// Whether it was made so that something dangerous can be undone: its reason begins with one of [`SAFETY`].
+    /// Whether it was made so that something dangerous can be undone: its reason begins with one of [`SAFETY`], in
+    /// whatever case.
     pub fn is_safety(&self) -> bool {
-        self.reason.as_deref().is_some_and(|reason| SAFETY.iter().any(|word| reason.starts_with(word)))
+        let reason = self.reason.as_deref().unwrap_or_default().to_lowercase();
+        let begins =
+            |word: &str| reason.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()));
+        SAFETY.iter().any(|word| begins(word))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retention::property::backup;
+
+    #[test]
+    fn a_safety_backup_is_known_by_how_its_reason_begins() {
+        let is_safety =
+            |reason: &str| Backup { reason: Some(reason.to_owned()), ..backup(BackupType::Full, 0, &[]) }.is_safety();
+        assert!(is_safety("pre-migration") && is_safety("Pre-Migration 5") && is_safety("pre-rollback: x"));
+        assert!(!is_safety("pre-migrations") && !is_safety("after pre-migration") && !is_safety(""));
     }
 }

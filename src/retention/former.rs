@@ -32,11 +32,12 @@ impl FormerRules {
 pub fn guarded(mut now: Plan, backups: &[Backup], former: &[FormerRules], at: &Circumstances) -> Plan {
     for former in former.iter().filter(|former| former.guards_until > at.now) {
         let then = plan(backups, &former.rules, at);
-        let day = |at: DateTime<Utc>| at.format("%F %H:%M UTC");
+        let time = |at: DateTime<Utc>| at.format("%F %T UTC");
+        let name = backups.first().map_or("DATABASE", |backup| backup.database.as_str());
         let why = format!(
-            "kept: only the rules of {} end it, and what they newly end waits until {}; `backstop expire --accept` does not wait",
-            day(former.replaced_at),
-            day(former.guards_until),
+            "kept: the rules since {} end it and those before keep it, so it waits until {}; `backstop expire {name} --accept` does not wait",
+            time(former.replaced_at),
+            time(former.guards_until),
         );
         for decision in newly_ended_of(&mut now, &then) {
             decision.keep = true;

@@ -15,7 +15,7 @@ use crate::record::{BackupStatus, BackupType, EngineKind};
 pub(super) const EPOCH: &str = "2026-11-20T12:00:00Z";
 
 /// A good backup that stopped `days` from the epoch, built on the last fitting one of `before`.
-pub(super) fn backup(backup_type: BackupType, days: i64, before: &[Backup]) -> Backup {
+pub(crate) fn backup(backup_type: BackupType, days: i64, before: &[Backup]) -> Backup {
     let stopped_at = EPOCH.parse::<DateTime<Utc>>().unwrap() + TimeDelta::days(days);
     made_at(backup_type, stopped_at, before)
 }

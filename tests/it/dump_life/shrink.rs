@@ -63,7 +63,7 @@ fn what_a_tightened_policy_newly_ends_is_told_and_waits_until_it_is_accepted() {
     assert!(!daemon.log().contains("newly end"), "it was told: {}", daemon.log());
     daemon.stop();
     let shown = site.run(&["expire", "wiki", "--yes"]);
-    assert!(shown.ok()["plans"].to_string().contains("what they newly end waits until"), "{shown:?}");
+    assert!(shown.ok()["plans"].to_string().contains("so it waits until"), "{shown:?}");
     all_are_there(&lab, &ids);
 
     let dry = site.run(&["expire", "wiki", "--accept", "--dry-run"]);
