@@ -100,6 +100,10 @@ fn a_week(lab: &Lab, site: &Site<'_>) -> String {
         site.run_at(&format!("-{day}d"), &arguments).ok();
         lab.switch_wal();
         if day == 1 {
+            // pgBackRest takes only a backup that stopped in an earlier second than the target's.
+            let second = || lab.sql("select extract(epoch from clock_timestamp())::bigint");
+            let stopped = second();
+            until_true("the next second has come", || second() != stopped);
             lab.sql("insert into mark (name) values ('within')");
             moment = lab.sql("select clock_timestamp()");
             lab.sql("insert into mark (name) values ('late')");
@@ -133,7 +137,10 @@ fn restored(lab: &Lab, arguments: &[&str]) -> String {
     all.push("restore");
     let done = lab.pgbackrest(&all);
     assert!(done.status.success(), "{done:?}");
-    lab.run("setsid pg_ctl -D restored -l restored.log -o '-c port=5433' -w -s start </dev/null >restored.out 2>&1");
+    lab.run(
+        "setsid pg_ctl -D restored -l restored.log -o '-c port=5433' -w -s start </dev/null >restored.out 2>&1 \
+         || { cat restored.log >&2; exit 1; }",
+    );
     let ask = |query: &str| lab.run(&format!("psql -qAtX -p 5433 -c \"{query}\"")).trim().to_owned();
     until_true("the copy has recovered", || ask("select pg_is_in_recovery()") == "f");
     let marks = ask("select string_agg(name, ' ' order by n) from mark");
