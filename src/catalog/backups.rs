@@ -9,7 +9,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Catalog, Result, audit, dumps,
-    fields::{Fields, json, millis, size},
+    fields::{Fields, each, json, millis, size},
 };
 use crate::record::{Backup, BackupStatus, DatabaseName, EngineKind, words};
 
@@ -99,8 +99,8 @@ impl Catalog {
         self.read("listing known backups", async |conn| {
             let sql =
                 "select * from backups where status <> 'expired' and database = ? order by stopped_at desc, id desc";
-            let rows = sqlx::query(sql).bind(database.as_str()).fetch_all(&mut *conn).await?;
-            read(conn, &rows).await
+            let backups = each(sqlx::query(sql).bind(database.as_str()).fetch(&mut *conn), backup).await?;
+            dumps::attach(conn, backups).await
         })
         .await
     }
@@ -108,8 +108,8 @@ impl Catalog {
     /// Backups in the order of the filter.
     pub async fn all_backups(&self, filter: &BackupFilter) -> Result<Vec<Backup>> {
         self.read("listing backups", async |conn| {
-            let rows = matching(filter).build().fetch_all(&mut *conn).await?;
-            read(conn, &rows).await
+            let backups = each(matching(filter).build().fetch(&mut *conn), backup).await?;
+            dumps::attach(conn, backups).await
         })
         .await
     }
@@ -117,8 +117,9 @@ impl Catalog {
     /// A backup by its identity.
     pub async fn backup(&self, id: &str) -> Result<Option<Backup>> {
         self.read("reading a backup", async |conn| {
-            let row = sqlx::query("select * from backups where id = ?").bind(id).fetch_all(&mut *conn).await?;
-            Ok(read(conn, &row).await?.pop())
+            let query = sqlx::query("select * from backups where id = ?").bind(id);
+            let backup = each(query.fetch(&mut *conn), backup).await?;
+            Ok(dumps::attach(conn, backup).await?.pop())
         })
         .await
     }
@@ -353,13 +354,6 @@ fn matching(filter: &BackupFilter) -> QueryBuilder<Sqlite> {
     });
     sql.push(" limit ").push_bind(limit);
     sql
-}
-
-/// Backups from their rows, with what the dumps among them have beyond.
-async fn read(conn: &mut SqliteConnection, rows: &[SqliteRow]) -> sqlx::Result<Vec<Backup>> {
-    let mut backups = rows.iter().map(backup).collect::<sqlx::Result<Vec<_>>>()?;
-    dumps::attach(conn, &mut backups).await?;
-    Ok(backups)
 }
 
 fn backup(row: &SqliteRow) -> sqlx::Result<Backup> {

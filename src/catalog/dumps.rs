@@ -11,7 +11,7 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Catalog, Result, backups,
-    fields::{Fields, json, millis, size},
+    fields::{Fields, each, json, millis, size},
 };
 use crate::record::{
     Artifact, Backup, BackupCopy, BackupStatus, CopyState, DatabaseName, Digest, Dump, Encryption, EngineKind,
@@ -246,42 +246,40 @@ pub(super) async fn doubt_copies(conn: &mut SqliteConnection, id: &str, why: &st
 }
 
 /// Gives the dumps among these backups what they have beyond the row in `backups`.
-pub(super) async fn attach(conn: &mut SqliteConnection, backups: &mut [Backup]) -> sqlx::Result<()> {
+pub(super) async fn attach(conn: &mut SqliteConnection, mut backups: Vec<Backup>) -> sqlx::Result<Vec<Backup>> {
     let ids: Vec<&str> = backups
         .iter()
         .filter(|backup| backup.engine != EngineKind::PgBackRest)
         .map(|backup| backup.id.as_str())
         .collect();
     if ids.is_empty() {
-        return Ok(());
+        return Ok(backups);
     }
     let ids = json(&ids);
     let sql = "select * from dumps where backup_id in (select value from json_each(?))";
-    let rows = sqlx::query(sql).bind(&ids).fetch_all(&mut *conn).await?;
+    let rows = sqlx::query(sql).bind(&ids).fetch(&mut *conn);
     let mut dumps: HashMap<String, Dump> =
-        rows.iter().map(|row| Ok((row.text("backup_id")?, dump(row)?))).collect::<sqlx::Result<_>>()?;
+        each(rows, |row| Ok((row.text("backup_id")?, dump(row)?))).await?.into_iter().collect();
     for (id, artifact) in artifacts(conn, &ids).await? {
         dumps.get_mut(&id).map(|dump| dump.artifacts.push(artifact)).unwrap_or_default();
     }
     for (id, copy) in copies(conn, &ids).await? {
         dumps.get_mut(&id).map(|dump| dump.copies.push(copy)).unwrap_or_default();
     }
-    for backup in backups {
+    for backup in &mut backups {
         backup.dump = dumps.remove(&backup.id);
     }
-    Ok(())
+    Ok(backups)
 }
 
 async fn artifacts(conn: &mut SqliteConnection, ids: &str) -> sqlx::Result<Vec<(String, Artifact)>> {
     let sql = "select * from artifacts where backup_id in (select value from json_each(?)) order by id";
-    let rows = sqlx::query(sql).bind(ids).fetch_all(conn).await?;
-    rows.iter().map(|row| Ok((row.text("backup_id")?, artifact(row)?))).collect()
+    each(sqlx::query(sql).bind(ids).fetch(conn), |row| Ok((row.text("backup_id")?, artifact(row)?))).await
 }
 
 async fn copies(conn: &mut SqliteConnection, ids: &str) -> sqlx::Result<Vec<(String, BackupCopy)>> {
     let sql = "select * from copies where backup_id in (select value from json_each(?)) order by id";
-    let rows = sqlx::query(sql).bind(ids).fetch_all(conn).await?;
-    rows.iter().map(|row| Ok((row.text("backup_id")?, copy(row)?))).collect()
+    each(sqlx::query(sql).bind(ids).fetch(conn), |row| Ok((row.text("backup_id")?, copy(row)?))).await
 }
 
 fn dump(row: &SqliteRow) -> sqlx::Result<Dump> {
