@@ -17,6 +17,7 @@ mod backups;
 mod copy;
 mod dumps;
 mod error;
+mod fate;
 mod fields;
 mod history;
 mod jobs;
