@@ -174,11 +174,23 @@ pub(super) async fn run(session: &Session, options: &Options) -> Result<Answer, 
         put_in_force(session, &scope, &act).await?;
     }
     if is_done {
+        if let Some(Selection::One(id)) = &scope.selection {
+            return Err(stays(id, &previews));
+        }
         let text = format!("nothing to expire for {}\n{shown}", database.name);
         let result = json!({ "expired": [], "plans": previews });
         return Ok(Answer::new("expire", result, "nothing to expire", text).about(&database));
     }
     carry_out(session, &scope, &act, &previews, &shown).await
+}
+
+/// What a person wanted to go, and why it does not.
+fn stays(id: &str, previews: &[Preview]) -> Error {
+    let reasons = previews.iter().find_map(|preview| preview.decision(id)).map(|decision| decision.reasons.join("; "));
+    let why = reasons.unwrap_or_else(|| "it is not there any more".to_owned());
+    Error::new(ExitCode::Configuration, format!("`{id}` stays"))
+        .because(why)
+        .hint(format!("`backstop delete {id} --dry-run` tells what ends it all the same."))
 }
 
 /// Why a person is asked. Who names one backup knows how many go.
