@@ -14,6 +14,7 @@
 mod alerts;
 mod audit;
 mod backups;
+mod bulk;
 mod copy;
 mod dumps;
 mod error;

@@ -5,11 +5,13 @@
 //! that it was there, and why it went, is what people ask for.
 
 use chrono::{DateTime, Utc};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::{
-    Catalog, Result, dumps,
-    fields::{Fields, each, json, millis, size},
+    Catalog, Result,
+    bulk::{Bunched, Bunches},
+    dumps,
+    fields::{Fields, json, millis, size},
 };
 use crate::record::{Backup, DatabaseName, EngineKind, words};
 
@@ -22,6 +24,16 @@ words! {
         Size = "size",
         /// By database, of each the newest first.
         Database = "database",
+    }
+}
+
+impl BackupSort {
+    fn order(self) -> &'static str {
+        match self {
+            BackupSort::Created => "stopped_at desc, id desc",
+            BackupSort::Size => "size desc, stopped_at desc, id desc",
+            BackupSort::Database => "database, stopped_at desc, id desc",
+        }
     }
 }
 
@@ -97,9 +109,9 @@ impl Catalog {
     /// The backups of a database that retention did not end, lost ones included, the newest first.
     pub async fn known_backups(&self, database: &DatabaseName) -> Result<Vec<Backup>> {
         self.read("listing known backups", async |conn| {
-            let sql =
-                "select * from backups where status <> 'expired' and database = ? order by stopped_at desc, id desc";
-            let backups = each(sqlx::query(sql).bind(database.as_str()).fetch(&mut *conn), backup).await?;
+            let mut rows = Bunches::of(conn, "backups", BackupSort::Created.order()).await?;
+            rows.sql().push(" where status <> 'expired' and database = ").push_bind(database.as_str());
+            let backups = rows.read(conn, backup).await?;
             dumps::attach(conn, backups).await
         })
         .await
@@ -108,7 +120,9 @@ impl Catalog {
     /// Backups in the order of the filter.
     pub async fn all_backups(&self, filter: &BackupFilter) -> Result<Vec<Backup>> {
         self.read("listing backups", async |conn| {
-            let backups = each(matching(filter).build().fetch(&mut *conn), backup).await?;
+            let mut rows = Bunches::of(conn, "backups", filter.sort.unwrap_or(BackupSort::Created).order()).await?;
+            choose(rows.sql(), filter);
+            let backups = rows.read(conn, backup).await?;
             dumps::attach(conn, backups).await
         })
         .await
@@ -117,8 +131,9 @@ impl Catalog {
     /// A backup by its identity.
     pub async fn backup(&self, id: &str) -> Result<Option<Backup>> {
         self.read("reading a backup", async |conn| {
-            let query = sqlx::query("select * from backups where id = ?").bind(id);
-            let backup = each(query.fetch(&mut *conn), backup).await?;
+            let mut rows = Bunches::of(conn, "backups", "id").await?;
+            rows.sql().push(" where id = ").push_bind(id);
+            let backup = rows.read(conn, backup).await?;
             Ok(dumps::attach(conn, backup).await?.pop())
         })
         .await
@@ -215,8 +230,9 @@ const UPSERT: &str = r#"
         expired_at = excluded.expired_at
      where status not in ('lost', 'expired') or coalesce(expired_at, 0) < ?"#;
 
-fn matching(filter: &BackupFilter) -> QueryBuilder<Sqlite> {
-    let mut sql = QueryBuilder::new("select * from backups where true");
+/// Adds what a filter wants to a query of backups.
+fn choose(sql: &mut QueryBuilder<Sqlite>, filter: &BackupFilter) {
+    sql.push(" where true");
     if !filter.include_expired {
         // Spelled as in the partial index `backups_live`, so that SQLite sees that it fits.
         sql.push(" and status not in ('lost', 'expired')");
@@ -238,17 +254,13 @@ fn matching(filter: &BackupFilter) -> QueryBuilder<Sqlite> {
         sql.push(") or instr(label, ").push_bind(name.clone());
         sql.push(") or instr(id, ").push_bind(name.clone()).push("))");
     }
-    let limit = if filter.limit == 0 { i64::MAX } else { i64::from(filter.limit) };
-    sql.push(match filter.sort.unwrap_or(BackupSort::Created) {
-        BackupSort::Created => " order by stopped_at desc, id desc",
-        BackupSort::Size => " order by size desc, stopped_at desc, id desc",
-        BackupSort::Database => " order by database, stopped_at desc, id desc",
-    });
-    sql.push(" limit ").push_bind(limit);
-    sql
+    if filter.limit > 0 {
+        sql.push(" order by ").push(filter.sort.unwrap_or(BackupSort::Created).order());
+        sql.push(" limit ").push_bind(filter.limit);
+    }
 }
 
-fn backup(row: &SqliteRow) -> sqlx::Result<Backup> {
+fn backup(row: &Bunched<'_>) -> sqlx::Result<Backup> {
     let name: String = row.text("database")?;
     Ok(Backup {
         id: row.text("id")?,
@@ -428,7 +440,9 @@ mod tests {
     async fn the_live_backups_of_a_database_come_from_their_index() {
         let (_dir, catalog) = catalog().await;
         let filter = BackupFilter { database: Some("orders".parse().unwrap()), ..BackupFilter::default() };
-        let steps = plan(&catalog, matching(&filter).into_sql()).await;
+        let mut sql = QueryBuilder::new("select * from backups");
+        choose(&mut sql, &filter);
+        let steps = plan(&catalog, sql.into_sql()).await;
         assert!(steps.iter().any(|step| step.contains("backups_live (database=?)")), "{steps:?}");
     }
 }

@@ -11,7 +11,8 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Catalog, Result, backups,
-    fields::{Fields, each, json, millis, size},
+    bulk::{Bunched, Bunches},
+    fields::{Fields, json, millis, size},
 };
 use crate::record::{
     Artifact, Backup, BackupCopy, BackupStatus, CopyState, DatabaseName, Digest, Dump, Encryption, EngineKind,
@@ -256,10 +257,8 @@ pub(super) async fn attach(conn: &mut SqliteConnection, mut backups: Vec<Backup>
         return Ok(backups);
     }
     let ids = json(&ids);
-    let sql = "select * from dumps where backup_id in (select value from json_each(?))";
-    let rows = sqlx::query(sql).bind(&ids).fetch(&mut *conn);
     let mut dumps: HashMap<String, Dump> =
-        each(rows, |row| Ok((row.text("backup_id")?, dump(row)?))).await?.into_iter().collect();
+        of_backups(conn, ("dumps", "backup_id"), &ids, dump).await?.into_iter().collect();
     for (id, artifact) in artifacts(conn, &ids).await? {
         dumps.get_mut(&id).map(|dump| dump.artifacts.push(artifact)).unwrap_or_default();
     }
@@ -273,16 +272,30 @@ pub(super) async fn attach(conn: &mut SqliteConnection, mut backups: Vec<Backup>
 }
 
 async fn artifacts(conn: &mut SqliteConnection, ids: &str) -> sqlx::Result<Vec<(String, Artifact)>> {
-    let sql = "select * from artifacts where backup_id in (select value from json_each(?)) order by id";
-    each(sqlx::query(sql).bind(ids).fetch(conn), |row| Ok((row.text("backup_id")?, artifact(row)?))).await
+    of_backups(conn, ("artifacts", "id"), ids, artifact).await
 }
 
 async fn copies(conn: &mut SqliteConnection, ids: &str) -> sqlx::Result<Vec<(String, BackupCopy)>> {
-    let sql = "select * from copies where backup_id in (select value from json_each(?)) order by id";
-    each(sqlx::query(sql).bind(ids).fetch(conn), |row| Ok((row.text("backup_id")?, copy(row)?))).await
+    of_backups(conn, ("copies", "id"), ids, copy).await
 }
 
-fn dump(row: &SqliteRow) -> sqlx::Result<Dump> {
+/// The rows of a table that belong to some backups, by one of its columns.
+async fn of_backups<T>(
+    conn: &mut SqliteConnection,
+    (table, order): (&'static str, &str),
+    ids: &str,
+    of: fn(&Bunched<'_>) -> sqlx::Result<T>,
+) -> sqlx::Result<Vec<(String, T)>> {
+    let mut rows = Bunches::of(conn, table, order).await?;
+    rows.sql()
+        .push(" where backup_id in (select value from json_each(")
+        .push_bind(ids)
+        .push(")) order by ")
+        .push(order);
+    rows.read(conn, |row| Ok((row.text("backup_id")?, of(row)?))).await
+}
+
+fn dump(row: &Bunched<'_>) -> sqlx::Result<Dump> {
     let key = row.opt_text("encryption_key")?;
     let method = row.opt_word("encryption_method")?;
     let migrations: Option<String> = row.opt_text("migrations")?;
@@ -303,7 +316,7 @@ fn dump(row: &SqliteRow) -> sqlx::Result<Dump> {
     })
 }
 
-fn artifact(row: &SqliteRow) -> sqlx::Result<Artifact> {
+fn artifact(row: &Bunched<'_>) -> sqlx::Result<Artifact> {
     Ok(Artifact {
         role: row.word("role")?,
         name: row.text("path")?,
@@ -313,7 +326,7 @@ fn artifact(row: &SqliteRow) -> sqlx::Result<Artifact> {
     })
 }
 
-fn copy(row: &SqliteRow) -> sqlx::Result<BackupCopy> {
+fn copy(row: &Bunched<'_>) -> sqlx::Result<BackupCopy> {
     Ok(BackupCopy {
         storage: row.text("storage")?,
         state: row.word("state")?,

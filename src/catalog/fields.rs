@@ -5,7 +5,6 @@
 use std::{str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
-use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Row, sqlite::SqliteRow};
 
@@ -42,15 +41,7 @@ pub(super) fn moment(millis: i64) -> sqlx::Result<DateTime<Utc>> {
     DateTime::from_timestamp_millis(millis).ok_or_else(|| decode(format!("{millis} ms is no time")))
 }
 
-/// What `of` makes of each row, as it comes: a hundred thousand rows of forty values each are never in memory at once.
-pub(super) async fn each<T>(
-    rows: impl Stream<Item = sqlx::Result<SqliteRow>>,
-    of: impl Fn(&SqliteRow) -> sqlx::Result<T>,
-) -> sqlx::Result<Vec<T>> {
-    rows.map(|row| of(&row?)).try_collect().await
-}
-
-fn decode(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+pub(super) fn decode(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
     sqlx::Error::Decode(why.into())
 }
 
