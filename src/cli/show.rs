@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ExitCode},
     human::{size, took},
     policy::Policy,
-    record::{Attempt, Backup, BackupCopy, CopyState, Dump, Migrations, Run},
+    record::{Attempt, Backup, BackupCopy, BackupStatus, CopyState, Dump, Migrations, Run},
     report::{
         backup::{artifact_line, best_copy, locate},
         text,
@@ -63,15 +63,24 @@ fn by_hand(policy: &Policy, backup: &Backup, dump: &Dump) -> Vec<String> {
     dump::restore_by_hand(backup, &locate(policy, &copy.storage, &dump.directory))
 }
 
-/// A backup by its id, by pgBackRest's label, or by the name that a person gave it; the newest where several have it.
+/// A backup by its id, by pgBackRest's label, or by the name that a person gave it; where several have it, the newest that
+/// was not ended, else the newest.
 pub(super) async fn find(catalog: &Catalog, id: &str) -> Result<Backup, Error> {
     if let Some(backup) = catalog.backup(id).await.map_err(catalog_error)? {
         return Ok(backup);
     }
     let filter = BackupFilter { name: Some(id.to_owned()), include_expired: true, ..BackupFilter::default() };
     let like = catalog.all_backups(&filter).await.map_err(catalog_error)?;
-    let is_it = |backup: &Backup| backup.label == id || backup.name.as_deref() == Some(id);
-    like.into_iter().find(is_it).ok_or_else(|| unknown(id))
+    meant(like, id).ok_or_else(|| unknown(id))
+}
+
+/// What a label or name means among backups, newest first.
+fn meant(mut backups: Vec<Backup>, name: &str) -> Option<Backup> {
+    backups.retain(|backup| backup.label == name || backup.name.as_deref() == Some(name));
+    let is_over = |backup: &Backup| matches!(backup.status, BackupStatus::Expired | BackupStatus::Lost);
+    // Stable, so the newest stays before the others of its kind.
+    backups.sort_by_key(is_over);
+    backups.into_iter().next()
 }
 
 fn unknown(id: &str) -> Error {
@@ -243,6 +252,28 @@ fn proof_lines<'a>(proofs: impl Iterator<Item = &'a ProofSummary>, zone: Tz) -> 
 mod tests {
     use super::*;
     use crate::report::backup::tests::{at, dump, policy};
+
+    #[test]
+    fn a_name_means_the_newest_backup_that_is_not_over() {
+        let some = |id: &str, name: &str, status| Backup {
+            id: id.to_owned(),
+            label: id.to_owned(),
+            name: Some(name.to_owned()),
+            status,
+            ..dump()
+        };
+        let all = [
+            some("4", "other", BackupStatus::Good),
+            some("3", "pre", BackupStatus::Expired),
+            some("2", "pre", BackupStatus::Damaged),
+            some("1", "pre", BackupStatus::Good),
+        ];
+        let means = |all: &[Backup], name: &str| meant(all.to_vec(), name).map(|backup| backup.id);
+        assert_eq!(means(&all, "pre").as_deref(), Some("2"));
+        assert_eq!(means(&all[..2], "pre").as_deref(), Some("3"), "one that is over can still be looked at");
+        assert_eq!(means(&all, "4").as_deref(), Some("4"));
+        assert_eq!(means(&all, "pr"), None);
+    }
 
     #[test]
     fn a_dump_is_shown_with_all_that_a_person_needs_to_restore_it() {
