@@ -1,8 +1,8 @@
 //! Long lists, read by the thousand.
 //!
 //! sqlx hands out each value in memory of its own that another thread took, and each row through a channel; for a hundred
-//! thousand backups that costs ten times what SQLite needs to find them. So SQLite packs a thousand rows into one text. A
-//! newcomer would list the columns once more; they are asked from the table, for a migration adds some.
+//! thousand backups that was the larger part of a plan. So SQLite packs a thousand rows into one text. A newcomer would
+//! list the columns once more; they are asked from the table, for a migration adds some.
 
 use std::cell::Cell;
 
@@ -103,5 +103,26 @@ impl Fields for Bunched<'_> {
             Value::Null => Ok(None),
             value => value.as_i64().map(Some).ok_or_else(|| Self::unfit(column)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::catalog;
+
+    #[tokio::test]
+    async fn rows_of_several_bunches_come_whole_and_in_their_order() {
+        let (_dir, catalog) = catalog().await;
+        let told = catalog.write("filling", async |conn| {
+            let sql = "with recursive number (n) as (select 0 union all select n + 1 from number where n < 2499)
+                       insert into backup_ids (id, reserved_at) select printf('ü \"%04d\"', n), 2499 - n from number";
+            sqlx::query(sql).execute(&mut *conn).await?;
+            let mut rows = Bunches::of(conn, "backup_ids", "reserved_at").await?;
+            rows.sql().push(" where reserved_at >= ").push_bind(1);
+            rows.read(conn, |row| Ok((row.int("reserved_at")?, row.text("id")?))).await
+        });
+        let wanted: Vec<(i64, String)> = (1..2500).map(|at| (at, format!("ü \"{:04}\"", 2499 - at))).collect();
+        assert_eq!(told.await.unwrap(), wanted);
     }
 }
